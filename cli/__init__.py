@@ -1,0 +1,1 @@
+"""The command line: click commands, rendering, and the daemon's composition root."""

@@ -1,0 +1,128 @@
+"""What the compiler must know of the world (`Need`), and what was found (`Facts`).
+
+`needs(declaration)` lists them, the engine's hands gather them, then compiling is a function of its arguments.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Union
+
+from attrs import field, frozen
+
+from slipway.dsl.declaration import LocalSource
+
+
+@frozen(kw_only=True)
+class BaseNeed:
+    """The manifest facts of a base image. `kind` and `ref` say which: ("debian_slim", "3.11"), ("from_registry", tag)."""
+
+    KIND: ClassVar[str] = "base_need"
+    kind: str
+    ref: str
+
+
+@frozen(kw_only=True)
+class TreeNeed:
+    """The files below (or the one file at) a local path, with their digests."""
+
+    KIND: ClassVar[str] = "tree_need"
+    source: LocalSource
+
+
+@frozen(kw_only=True)
+class TextNeed:
+    """The text of one small local file (a requirements list, a pyproject.toml), because its content is parsed."""
+
+    KIND: ClassVar[str] = "text_need"
+    path: str
+
+
+@frozen(kw_only=True)
+class SecretNeed:
+    """The version that this home gives to a secret's present values: 1, then one more at each change."""
+
+    KIND: ClassVar[str] = "secret_need"
+    slot: str
+
+
+@frozen(kw_only=True)
+class VolumeNeed:
+    """Whether a named volume is there."""
+
+    KIND: ClassVar[str] = "volume_need"
+    name: str
+
+
+Need = Union[BaseNeed, TreeNeed, TextNeed, SecretNeed, VolumeNeed]
+
+
+@frozen(kw_only=True)
+class BaseFact:
+    """`identity` is what the base *is*: for native ("os", "debian 12"), ("python", "3.11.7"), ("arch", "x86_64");
+    for docker ("manifest", "sha256:…"). `says` is the line for the plan; `paths` is private to the runtime."""
+
+    KIND: ClassVar[str] = "base_fact"
+    identity: tuple[tuple[str, str], ...]
+    says: str = field(default="", eq=False)
+    paths: tuple[tuple[str, str], ...] = field(default=(), eq=False)
+
+
+@frozen(kw_only=True)
+class FileEntry:
+    """One file: where it goes in the container, its mode bits (0o644 or 0o755), its content. Never its mtime."""
+
+    KIND: ClassVar[str] = "file"
+    path: str
+    mode: int
+    digest: str  # "sha256:…"; of a symbolic link: "link:<target>"
+    size: int = field(default=0, eq=False)
+    source: str = field(default="", eq=False)  # the local file it was read from
+
+
+@frozen(kw_only=True)
+class TreeFact:
+    KIND: ClassVar[str] = "tree_fact"
+    files: tuple[FileEntry, ...]  # sorted by path
+
+
+@frozen(kw_only=True)
+class TextFact:
+    KIND: ClassVar[str] = "text_fact"
+    text: str
+
+
+@frozen(kw_only=True)
+class SecretFact:
+    KIND: ClassVar[str] = "secret_fact"
+    version: int
+
+
+@frozen(kw_only=True)
+class VolumeFact:
+    KIND: ClassVar[str] = "volume_fact"
+    exists: bool
+
+
+@frozen(kw_only=True)
+class Missing:
+    """The need could not be met: why, and the way out. A fault of the plan."""
+
+    KIND: ClassVar[str] = "missing"
+    summary: str
+    hint: str = ""
+
+
+Fact = Union[BaseFact, TreeFact, TextFact, SecretFact, VolumeFact, Missing]
+
+
+@frozen(kw_only=True)
+class Facts:
+    """The world as read once for one plan. `runtime` is "native" or "docker"; `refusals` says what it cannot do here:
+    pairs (step or base KIND, reason with the way out), e.g. ("apt_install", "needs root …; or --runtime docker").
+    `notes` are limits to report at plan, e.g. ("memory", "memory limit not enforced: …")."""
+
+    KIND: ClassVar[str] = "facts"
+    runtime: str
+    found: tuple[tuple[Need, Fact], ...] = ()
+    refusals: tuple[tuple[str, str], ...] = ()
+    notes: tuple[tuple[str, str], ...] = ()

@@ -1,0 +1,57 @@
+"""A plan: what is desired, what is in force, and one change per node with its because."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import ClassVar
+
+from attrs import field, frozen
+
+from slipway.compiler.nodes import Graph
+from slipway.dsl.declaration import Fault
+
+PLAN_FORMAT = 1
+
+
+class Verb(Enum):
+    """What will happen to a node; the value is the sign on screen."""
+
+    CREATE = "+"
+    UPDATE = "~"
+    REPLACE = "±"
+    REMOVE = "-"
+    KEEP = "="
+
+
+@frozen(kw_only=True)
+class Change:
+    """`because` says the field with both values, or the file that changed; empty for KEEP and for a plain CREATE.
+    For a layer, `build` tells whether a step will run (False: cached, or found under another key)."""
+
+    KIND: ClassVar[str] = "change"
+    address: str
+    verb: Verb
+    because: tuple[str, ...] = ()
+    build: bool = False
+    last_ms: int | None = field(default=None, eq=False)  # how long it took the last time it was built
+
+
+@frozen(kw_only=True)
+class Plan:
+    """`lineage` and `serial` name the deployment that this plan was made against ("" and 0: none yet)."""
+
+    KIND: ClassVar[str] = "plan"
+    format: int = PLAN_FORMAT
+    engine_version: str
+    lineage: str
+    serial: int
+    graph: Graph
+    changes: tuple[Change, ...]
+    faults: tuple[Fault, ...] = ()  # warnings and notes only: a plan with errors is not made
+    app_file: str = field(default="", eq=False)
+    folder: str = field(default="", eq=False)  # where the user stood
+
+    @property
+    def is_empty(self) -> bool:
+        """True when applying it would change nothing."""
+        return all(change.verb is Verb.KEEP and not change.build for change in self.changes)

@@ -1,0 +1,1 @@
+"""What the user says: apps, images, functions, as plain frozen data."""

@@ -1,0 +1,114 @@
+"""Every error that Slipway raises on purpose.
+
+    Error                          carries `hint`: what to do
+    ├─ InvalidError                the user said something that cannot be
+    │  └─ DeclarationError         the app file is wrong: `faults` holds all of it
+    ├─ PlanError
+    │  ├─ StalePlanError           the deployment moved on since the plan was made
+    │  ├─ PlanFormatError          damaged, foreign, or of another format
+    │  └─ ApplyError               some nodes failed; what was done, failed and skipped is in it
+    ├─ NotFoundError, AlreadyExistsError
+    ├─ RuntimeUnavailable          a runtime or the engine cannot be reached: names the socket and what to try
+    ├─ NoCapacity                  no worker fits: what was asked, what there is
+    ├─ VersionError                the engine that runs is of other code than this program
+    ├─ ExecutionError              the call could not be made, or its outcome not be understood
+    ├─ SerializationError, DeserializationError
+    ├─ RemoteError                 the call ended without a result and without an exception of the user's
+    │  ├─ ImageBuildError          a build step failed: `log` holds the end of its log
+    │  ├─ CallLost                 the worker was lost: out of memory, killed, start-up failed
+    │  └─ CallCancelled
+    ├─ TimeoutError
+    │  └─ FunctionTimeoutError     an attempt took longer than the function's timeout
+    └─ InternalError               a broken invariant: a bug in Slipway
+
+An exception of the user's function comes back as itself, not wrapped (see `slipway.worker.failure`).
+"""
+
+from __future__ import annotations
+
+from slipway.dsl.declaration import Fault
+
+
+class Error(Exception):
+    """The base of all. `hint` says what to do about it, in one or two lines; it may be empty."""
+
+    def __init__(self, message: str = "", *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class InvalidError(Error): ...
+
+
+class DeclarationError(InvalidError):
+    """The app file is wrong; `faults` is everything that is wrong with it."""
+
+    def __init__(self, faults: tuple[Fault, ...]) -> None:
+        self.faults = faults
+        super().__init__("\n".join(f"{f.origin}: {f.address}: {f.summary}" for f in faults))
+
+
+class PlanError(Error): ...
+
+
+class StalePlanError(PlanError): ...
+
+
+class PlanFormatError(PlanError): ...
+
+
+class ApplyError(PlanError): ...
+
+
+class NotFoundError(Error): ...
+
+
+class AlreadyExistsError(Error): ...
+
+
+class RuntimeUnavailable(Error): ...
+
+
+class NoCapacity(Error): ...
+
+
+class VersionError(Error): ...
+
+
+class ExecutionError(Error): ...
+
+
+class SerializationError(Error): ...
+
+
+class DeserializationError(Error): ...
+
+
+class RemoteError(Error): ...
+
+
+class ImageBuildError(RemoteError):
+    """A build step failed; `log` is the end of what it printed."""
+
+    def __init__(self, message: str = "", *, hint: str = "", log: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.log = log
+
+
+class CallLost(RemoteError): ...
+
+
+class CallCancelled(RemoteError): ...
+
+
+class TimeoutError(Error): ...  # noqa: A001 - the programming model's name; FunctionCall.get raises the builtin
+
+
+class FunctionTimeoutError(TimeoutError): ...
+
+
+class InternalError(Error): ...

@@ -1,0 +1,1 @@
+"""The HTTP gateway: hosts and paths to functions, ASGI messages to workers."""

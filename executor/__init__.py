@@ -1,0 +1,1 @@
+"""Makes a plan so and keeps it running: builds, workers, calls."""

@@ -1,0 +1,192 @@
+"""Every port of the executor on one page. Each has a fake in `tests/fakes.py` and a contract in `tests/contracts/`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol
+
+from attrs import field, frozen
+
+from slipway.compiler.facts import BaseFact
+
+# --- runtime ------------------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class Mount:
+    """A host folder or file that appears at `target` in the container."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+
+@frozen(kw_only=True)
+class Limits:
+    """None: not limited."""
+
+    cpu_milli: int | None = None
+    memory_mib: int | None = None
+
+
+@frozen(kw_only=True)
+class ContainerSpec:
+    """What to make. `layers` are layer digests from the bottom up, on top of `base`; `trees` are host folders laid
+    out like a container's root, read-only, the last one on top (bundles); `mounts` come last."""
+
+    name: str  # unique within the home; letters, digits, "-"
+    base: BaseFact
+    layers: tuple[str, ...] = ()
+    trees: tuple[str, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    limits: Limits = Limits()
+    gpus: tuple[str, ...] = ()  # UUIDs
+    network: bool = True
+    privileged_build: bool = False  # a build step: may change owners and install packages
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+@frozen(kw_only=True)
+class Exit:
+    """How a process ended: an exit code, or the signal that killed it; `oom` where the memory limit did."""
+
+    code: int | None
+    signal: int | None = None
+    oom: bool = False
+
+
+Output = Callable[[int, bytes], None]  # (1 for stdout or 2 for stderr, what came); called on the engine's loop
+
+
+class Process(Protocol):
+    async def wait(self) -> Exit: ...
+    def signal(self, number: int) -> None: ...
+    def drain(self) -> None:
+        """Hand over at once, without waiting, the output that already lies in the pipes."""
+
+
+@frozen(kw_only=True)
+class Stats:
+    memory_bytes: int | None
+    cpu_ms: int | None
+    processes: int | None
+
+
+class Container(Protocol):
+    """A made container. Whoever created it calls `kill` in the end, which is safe to call twice."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def exec(
+        self,
+        argv: tuple[str, ...],
+        *,
+        env: tuple[tuple[str, str], ...] = (),  # added to the base environment of the image; never in argv
+        cwd: str | None = None,
+        stdin: bytes = b"",
+        output: Output | None = None,
+    ) -> Process:
+        """Start a process; it has ended when `wait` returns and all its output has been handed over."""
+
+    async def commit(self, layer: str) -> str:
+        """Keep what was written as the layer with this digest, atomically; return the digest of its content.
+        The container is of no more use. A layer that is there already is left as it is."""
+
+    async def stop(self, grace_ms: int) -> None:
+        """SIGTERM to every process, then after the grace time kill."""
+
+    async def kill(self) -> None: ...
+    async def stats(self) -> Stats: ...
+
+
+@frozen(kw_only=True)
+class Ability:
+    """What this runtime can't do here: `refusals` as (step or base KIND, reason with the way out); `notes` as
+    (subject, sentence) for limits that are not enforced."""
+
+    refusals: tuple[tuple[str, str], ...] = ()
+    notes: tuple[tuple[str, str], ...] = ()
+
+
+class Runtime(Protocol):
+    @property
+    def name(self) -> str: ...
+    async def start(self) -> None:
+        """Make ready; remove what an earlier engine of this home left behind (containers, half layers, mounts)."""
+
+    async def close(self) -> None:
+        """Kill every container and let go of everything."""
+
+    async def ability(self) -> Ability: ...
+    async def resolve(self, kind: str, ref: str) -> BaseFact:
+        """The manifest facts of a base. Raises `NotFoundError` with the way out when it is not to be had here."""
+
+    async def has(self, layer: str) -> bool: ...
+    async def alias(self, layer: str, existing: str) -> None:
+        """Give a finished layer a second digest: a rebuild was found to give the same content."""
+
+    async def create(self, spec: ContainerSpec) -> Container:
+        """Make the container, mounts and limits in force. Raises `RuntimeUnavailable` or `NotFoundError`."""
+
+    async def remove(self, layer: str) -> None: ...
+    def layers(self) -> AsyncIterator[str]: ...
+
+
+# --- store --------------------------------------------------------------------------------------------
+
+
+class Blobs(Protocol):
+    """Bytes by digest, on disk: temp, fsync, link, fsync of the folder. Methods block; call them in a thread."""
+
+    def put(self, data: bytes) -> str: ...
+    def put_file(self, path: str) -> str:
+        """Copy a file in; return the digest of what was read."""
+
+    def path(self, digest: str) -> str:
+        """Where the blob lies. Raises `NotFoundError`."""
+
+    def has(self, digest: str) -> bool: ...
+
+
+@frozen(kw_only=True)
+class Built:
+    """A finished layer: which step on which content below gave which content."""
+
+    layer: str
+    step: str  # digest of the step's own spec, without what is below
+    below: str  # output digest of the layer below ("" for a base: its own digest)
+    output: str
+    ms: int
+    runtime: str
+
+
+@frozen(kw_only=True)
+class Deployment:
+    app: str
+    lineage: str
+    serial: int
+    graph: bytes = field(repr=False)  # encoded Graph
+    created_ms: int
+    runtime: str
+
+
+@frozen(kw_only=True)
+class CallRow:
+    id: str
+    app: str
+    function: str
+    worker: str
+    submitted_ms: int
+    started_ms: int | None
+    finished_ms: int | None
+    outcome: str  # "returned" | "raised" | "timed_out" | "cancelled" | "lost"
+    reason: str = ""
+
+
+class Clock(Protocol):
+    def now_ms(self) -> int:
+        """Wall clock, milliseconds since the epoch."""
+
+    def monotonic(self) -> float:
+        """Seconds, never going back."""

@@ -1,0 +1,1 @@
+"""What makes containers; each module implements the `Runtime` port."""

@@ -1,0 +1,1 @@
+"""What a home remembers: blobs by digest, state in SQLite, sealed secrets."""
