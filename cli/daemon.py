@@ -1,0 +1,74 @@
+"""The daemon: the one place where an engine is put together, and its process's life from start to end."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from slipway.dsl.errors import Error
+from slipway.executor.engine import Engine
+from slipway.executor.home import EngineLock, Home
+from slipway.executor.runtime.native import NativeRuntime
+from slipway.executor.server import Server
+
+IDLE_MS = 600_000  # an engine with nothing deployed and nobody connected ends itself after this time
+
+log = logging.getLogger("slipway")
+
+
+async def serve(home: Home, *, idle_ms: int | None, ready: int | None = None) -> None:
+    """Open the engine, serve until it is told to end, close it. `ready` is a pipe that is told when it listens."""
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    async with (
+        Engine.open(home, runtimes=(NativeRuntime(home.path),)) as engine,
+        Server.open(engine, home.socket, ended=ended, idle_ms=idle_ms),
+    ):
+        log.info("ready: pid %d, home %s", os.getpid(), home.path)
+        if ready is not None:
+            os.write(ready, b"ready")
+            os.close(ready)
+        await ended.wait()
+        log.info("ending")
+
+
+def run(home: Home, *, idle_ms: int | None, ready: int | None = None) -> None:
+    """Run an engine for `home` in this process until it ends. Raises `Error` when it cannot start."""
+    import uvloop
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
+    home.create()
+    lock = EngineLock(home.lock)
+    lock.acquire()
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(home, idle_ms=idle_ms, ready=ready))
+    finally:
+        lock.release()
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="slipway.cli.daemon", description=__doc__)
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--ready-fd", type=int)
+    parser.add_argument("--idle-ms", type=int, default=int(os.environ.get("SLIPWAY_IDLE_MS", IDLE_MS)))
+    options = parser.parse_args(argv)
+    if options.ready_fd is not None:
+        os.set_inheritable(options.ready_fd, False)
+    try:
+        run(Home(options.home), idle_ms=options.idle_ms, ready=options.ready_fd)
+    except Error as error:
+        print(f"slipway: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
