@@ -23,7 +23,7 @@ class BaseNeed:
 
 @frozen(kw_only=True)
 class TreeNeed:
-    """The files below (or the one file at) a local path, with their digests."""
+    """The files below (or the one file at) a local path, with their digests. Where they go (`remote`) plays no part."""
 
     KIND: ClassVar[str] = "tree_need"
     source: LocalSource
@@ -69,7 +69,11 @@ class BaseFact:
 
 @frozen(kw_only=True)
 class FileEntry:
-    """One file: where it goes in the container, its mode bits (0o644 or 0o755), its content. Never its mtime."""
+    """One file: its path, its mode bits (0o644 or 0o755), its content. Never its mtime.
+
+    `path` is where it goes in the container; in a `TreeFact` it is relative to the source instead
+    ("pkg/a.py"; "" where the source is one file), and the compiler roots it at the source's `remote`.
+    """
 
     KIND: ClassVar[str] = "file"
     path: str
@@ -82,7 +86,7 @@ class FileEntry:
 @frozen(kw_only=True)
 class TreeFact:
     KIND: ClassVar[str] = "tree_fact"
-    files: tuple[FileEntry, ...]  # sorted by path
+    files: tuple[FileEntry, ...]  # sorted by path, which is relative to the source
 
 
 @frozen(kw_only=True)

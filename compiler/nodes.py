@@ -33,13 +33,17 @@ class BaseSpec:
 class LayerSpec:
     """One build step with what it reads: the content of its files, the versions of its secrets.
 
-    `step` is stripped of local sources' whereabouts; `files` holds the content instead.
+    `step` is stripped of what its local sources ignore or choose; `files` holds the content instead, rooted at
+    their `remote`. The packages of a pyproject.toml stand in `step.packages` (its `pyproject` is None). `code` are the
+    files that a run_function step needs to import its function. `forced`: force_build here or below.
     """
 
     KIND: ClassVar[str] = "layer"
     step: Step
     files: tuple[FileEntry, ...] = ()
     secrets: tuple[tuple[str, int], ...] = ()  # (slot, version)
+    code: tuple[FileEntry, ...] = field(default=(), eq=False)
+    forced: bool = field(default=False, eq=False)
     title: str = field(default="", eq=False)  # "pip_install scikit-learn"
 
 
@@ -106,9 +110,10 @@ Spec = Union[BaseSpec, LayerSpec, BundleSpec, VolumeSpec, SecretSpec, FunctionSp
 
 @frozen(kw_only=True)
 class Node:
-    """`address` names it within the app: "image search/0" (its base), "image search/2", "bundle search",
+    """`address` names it within the app: "image search/0" (its base), "image search/2", "bundle app.py",
     "function index", "schedule refresh", "route query", "volume models", "secret dict:TOKEN#0".
-    `digest` is over KIND, the spec's identity and the digests of `inputs` in order."""
+    `digest` is over KIND, the spec's identity and the digests of `inputs` in order. A schedule or a route names its
+    function but does not have it as an input: new code is no new schedule."""
 
     KIND: ClassVar[str] = "node"
     address: str

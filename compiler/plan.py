@@ -26,7 +26,9 @@ class Verb(Enum):
 @frozen(kw_only=True)
 class Change:
     """`because` says the field with both values, or the file that changed; empty for KEEP and for a plain CREATE.
-    For a layer, `build` tells whether a step will run (False: cached, or found under another key)."""
+    For a layer, `build` tells whether a step will run (False: cached, or found under another key).
+    Addresses are unique within a plan. `was` is the node's address in the deployment's graph where that is another:
+    an image renamed, steps that moved, or a removed layer whose address a new one took ("image search/2 (removed)")."""
 
     KIND: ClassVar[str] = "change"
     address: str
@@ -34,6 +36,10 @@ class Change:
     because: tuple[str, ...] = ()
     build: bool = False
     last_ms: int | None = field(default=None, eq=False)  # how long it took the last time it was built
+    was: str = ""
+    before: str = field(default="", eq=False)  # the node's digest in the deployment; "" for CREATE
+    kind: str = field(default="", eq=False)  # KIND of the node's spec: "layer", "function", …
+    title: str = field(default="", eq=False)  # what to call it on screen: "pip_install scikit-learn"
 
 
 @frozen(kw_only=True)

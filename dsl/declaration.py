@@ -29,7 +29,7 @@ class Origin:
 class SecretDecl:
     """A secret by name. `slot` names it within the app (`dict:API_KEY,TOKEN#0`); its values never travel in here."""
 
-    KIND: ClassVar[str] = "secret"
+    KIND: ClassVar[str] = "secret_decl"
     slot: str
     keys: tuple[str, ...] = ()
     named: bool = False  # Secret.from_name: refused until its issue
@@ -38,7 +38,7 @@ class SecretDecl:
 
 @frozen(kw_only=True)
 class VolumeDecl:
-    KIND: ClassVar[str] = "volume"
+    KIND: ClassVar[str] = "volume_decl"
     name: str
     create_if_missing: bool = False
     read_only: bool = False
@@ -339,7 +339,7 @@ class Batching:
 
 @frozen(kw_only=True)
 class FunctionDecl:
-    KIND: ClassVar[str] = "function"
+    KIND: ClassVar[str] = "function_decl"
     name: str
     module: str
     qualname: str
