@@ -11,6 +11,7 @@ from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
 HEADER = struct.Struct("<BBHIQQ")  # kind, flags, outcome, channel, id, length
+HEADER_SIZE = HEADER.size
 MAX_PAYLOAD = 1 << 40
 PROTOCOL = 1
 
@@ -18,23 +19,26 @@ PROTOCOL = 1
 class Kind(IntEnum):
     """What a frame is. Control payloads are JSON, payloads of CALL and RESULT are opaque."""
 
-    HELLO = 1  # both ways, once, first: {"protocol", "version", "code", "role": "client"|"worker", …}
+    HELLO = 1  # both ways, once, first: {"protocol", "version", "code", "role": "client"|"worker"|"control", …}
     REQUEST = 2  # client → engine: {"method": str, …}; answered by EVENT* and one REPLY or FAULT of the same id
     EVENT = 3  # engine → client: {"event": str, …}
     REPLY = 4
     FAULT = 5  # {"type", "message", "hint", "faults"?}
     CALL = 6  # id: the call, channel: the function (from the REPLY to "function.open"); payload: pickled (args, kwargs)
     RESULT = 7  # id: the call; outcome: an `Outcome`; payload: pickled result, pickled failure, or UTF-8 reason
-    CANCEL = 8  # id: the call or request to give up
+    CANCEL = 8  # id: the call or request to give up; with FORCE also where it has started
     START = 9  # engine → worker: {"function": {…}}; the worker imports, then answers READY or FAILED
     READY = 10
     FAILED = 11  # worker → engine: start-up failed; payload as that of a raised RESULT
+    RECALL = 12  # engine → worker: give an input back if it has not started; answered by RECALL, outcome 1: given back
 
 
 class Flag(IntFlag):
     NONE = 0
     FD = 1  # the payload is not in the stream: it lies in the memfd that came with this header
     MORE = 2  # of a RESULT: one item of a generator, more follow (later release)
+    OUTPUT = 4  # of a worker's RESULT: the call has printed, so drain its pipes before passing the result on
+    FORCE = 8  # of a CANCEL: interrupt the call even where it has started
 
 
 class Outcome(IntEnum):
@@ -48,23 +52,37 @@ class Outcome(IntEnum):
 
 
 class Frame(NamedTuple):
+    """`fd_length` is the size of a payload that travels as a descriptor (flag FD); `payload` is then empty."""
+
     kind: int
     id: int = 0
     payload: bytes | bytearray | memoryview = b""
     channel: int = 0
     flags: int = 0
     outcome: int = 0
+    fd_length: int = 0
 
 
 class FrameError(Exception):
     """The peer sent something that is no frame; the connection is of no more use."""
 
 
+_FD = int(Flag.FD)
+_LAST_KIND = int(max(Kind))
+_LAST_OUTCOME = int(max(Outcome))
+_ALL_FLAGS = int(Flag.FD | Flag.MORE | Flag.OUTPUT | Flag.FORCE)
+
+
 def pack(frame: Frame) -> bytes:
-    """The header of a frame followed by its payload (the header alone where the payload travels as a descriptor)."""
-    kind, ident, payload, channel, flags, outcome = frame
-    header = HEADER.pack(kind, flags, outcome, channel, ident, len(payload))
-    return header if flags & Flag.FD else header + payload
+    """The header of a frame followed by its payload (the header alone where the payload travels as a descriptor).
+
+    >>> len(pack(Frame(Kind.CALL, 7, b"abc"))), len(pack(Frame(Kind.CALL, 7, flags=Flag.FD, fd_length=1 << 20)))
+    (27, 24)
+    """
+    kind, ident, payload, channel, flags, outcome, fd_length = frame
+    if flags & _FD:
+        return HEADER.pack(kind, flags, outcome, channel, ident, fd_length)
+    return HEADER.pack(kind, flags, outcome, channel, ident, len(payload)) + payload
 
 
 class Decoder:
@@ -85,20 +103,29 @@ class Decoder:
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
         """Take what came; return the frames that are now whole. Raises `FrameError`."""
-        buffer = self._buffer
-        buffer += data
+        held = self._buffer
+        if held:
+            held += data
+            source: bytes | bytearray | memoryview = held
+        else:
+            source = data  # the usual case: whole frames, read where they lie
         frames: list[Frame] = []
-        at, end, size = 0, len(buffer), HEADER.size
-        while end - at >= size:
-            kind, flags, outcome, channel, ident, length = HEADER.unpack_from(buffer, at)
-            if not 1 <= kind <= Kind.FAILED or length > self.limit:
-                raise FrameError(f"not a slipway frame: kind {kind}, length {length}")
-            inline = 0 if flags & Flag.FD else length
-            if end - at - size < inline:
+        at, end = 0, len(source)
+        while end - at >= HEADER_SIZE:
+            kind, flags, outcome, channel, ident, length = HEADER.unpack_from(source, at)
+            if not 1 <= kind <= _LAST_KIND or outcome > _LAST_OUTCOME or flags & ~_ALL_FLAGS or length > self.limit:
+                raise FrameError(f"not a slipway frame: kind {kind}, flags {flags}, outcome {outcome}, length {length}")
+            at += HEADER_SIZE
+            if flags & _FD:
+                frames.append(Frame(kind, ident, b"", channel, flags, outcome, length))
+                continue
+            if end - at < length:
+                at -= HEADER_SIZE
                 break
-            at += size
-            frames.append(Frame(kind, ident, bytes(buffer[at : at + inline]), channel, flags, outcome))
-            at += inline
-        if at:
-            del buffer[:at]
+            frames.append(Frame(kind, ident, bytes(source[at : at + length]), channel, flags, outcome))
+            at += length
+        if source is held:
+            del held[:at]
+        elif at < end:
+            held += source[at:] if at else source
         return frames

@@ -1,0 +1,123 @@
+"""The other end of a wire: frames over a blocking unix socket, for user programs and for the worker program."""
+
+from __future__ import annotations
+
+import array
+import os
+import select
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from .frames import Decoder, Flag, Frame, FrameError
+
+READ_SIZE = 256 * 1024
+NO_FD = -1
+_ANCILLARY = socket.CMSG_SPACE(32 * 4)
+_FD = int(Flag.FD)
+
+
+class StreamClosed(Exception):
+    """The peer has gone."""
+
+
+class Stream:
+    """`receive` from one thread at a time; `send` from any."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._decoder = Decoder()
+        self._buffer = memoryview(bytearray(READ_SIZE))
+        self._fds: deque[int] = deque()
+        self._lock = threading.Lock()
+
+    def receive(self, flags: int = 0) -> list[tuple[Frame, int]]:
+        """The next frames, at least a part of one waited for, each with its descriptor (or -1), which the caller owns.
+
+        Raises `StreamClosed`, `FrameError`, and `BlockingIOError` where flags hold MSG_DONTWAIT and nothing is there.
+        """
+        buffer = self._buffer
+        try:
+            size, ancillary, _, _ = self.sock.recvmsg_into([buffer], _ANCILLARY, flags | socket.MSG_CMSG_CLOEXEC)
+        except (BlockingIOError, InterruptedError):
+            raise
+        except OSError as error:
+            raise StreamClosed(str(error.strerror)) from error
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds = array.array("i")
+                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+                self._fds.extend(fds)
+        if not size:
+            raise StreamClosed("the peer closed the connection")
+        return [(frame, self._fd_of(frame) if frame.flags & _FD else NO_FD) for frame in self._decoder.feed(buffer[:size])]
+
+    def _fd_of(self, frame: Frame) -> int:
+        if not self._fds:
+            raise FrameError("a frame came without its payload")
+        fd = self._fds.popleft()
+        if os.fstat(fd).st_size < frame.fd_length:
+            os.close(fd)
+            raise FrameError("a frame's payload is shorter than it says")
+        return fd
+
+    def send(self, data: bytes | memoryview, fd: int = NO_FD, *, while_full: Callable[[], None] | None = None) -> None:
+        """Send it all; the caller keeps `fd`. Where the peer takes no more for now, `while_full` is called, which may
+        receive meanwhile so that the two ends never wait for one another, and must wait for something itself.
+
+        Raises `StreamClosed`.
+        """
+        wait = socket.MSG_DONTWAIT if while_full else 0
+        with self._lock:
+            while data:
+                try:
+                    if fd == NO_FD:
+                        sent = self.sock.send(data, wait)
+                    else:
+                        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+                        sent, fd = self.sock.sendmsg([data], rights, wait), NO_FD
+                except BlockingIOError:
+                    if while_full is not None:
+                        while_full()
+                    continue
+                except OSError as error:
+                    raise StreamClosed(str(error.strerror)) from error
+                if sent == len(data):
+                    return
+                data = memoryview(data)[sent:]
+
+    def wait(self, *, read: bool, write: bool, timeout: float | None = None) -> bool:
+        """Wait until there is something to read, or room to write; tell whether there is something to read."""
+        poller = select.poll()
+        poller.register(self.sock, (select.POLLIN if read else 0) | (select.POLLOUT if write else 0))
+        events = poller.poll(None if timeout is None else timeout * 1000)
+        return any(event & ~select.POLLOUT for _, event in events)
+
+    def close(self) -> None:
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)  # wakes a thread that is in receive
+        except OSError:
+            pass  # it was closed by the peer
+        self.sock.close()
+        while self._fds:
+            os.close(self._fds.popleft())
+
+
+def connect(path: Path) -> socket.socket:
+    """Connect to a unix socket at a path of any length. Raises OSError."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        if len(os.fsencode(path)) < 100:
+            sock.connect(str(path))
+            return sock
+        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            sock.connect(f"/proc/self/fd/{folder}/{path.name}")
+        finally:
+            os.close(folder)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
