@@ -1,0 +1,230 @@
+"""The engine's end of its socket: connections, requests, and the calls of programs and of workers that call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from slipway.compiler.encode import to_wire
+from slipway.dsl.errors import DeclarationError, Error, ImageBuildError, NotFoundError
+
+from .engine import Engine, Scope
+from .worker.frames import PROTOCOL, Flag, Frame, Kind, Outcome
+from .worker.package import code_digest
+from .worker.wire import Wire
+
+VERSION = "0.1.0"
+log = logging.getLogger("slipway")
+
+
+class Client:
+    """One connection: its requests under way, the functions it opened, and the ephemeral apps that end with it."""
+
+    def __init__(self, server: Server, sock: socket.socket, *, scope: Scope | None = None) -> None:
+        self._server = server
+        self._engine = server.engine
+        self.scope = scope or Scope()
+        self._requests: dict[int, asyncio.Task[None]] = {}
+        self._greeted = False
+        self._wire = Wire(sock, on_frame=self._on_frame, on_closed=self._on_closed)
+
+    # --- frames in ----------------------------------------------------------------------------------
+
+    def _on_frame(self, frame: Frame, fd: int | None) -> None:
+        kind = frame.kind
+        if kind == Kind.CALL and self._greeted:
+            self._engine.call(self.scope, frame, fd, self._reply)
+            return
+        if fd is not None:
+            os.close(fd)
+        if kind == Kind.HELLO:
+            self._hello(frame)
+        elif not self._greeted:
+            self._wire.close()
+        elif kind == Kind.REQUEST:
+            self._requests[frame.id] = self._server.tasks.create_task(self._request(frame))
+        elif kind == Kind.CANCEL:
+            self._cancel(frame.id)
+        else:
+            log.warning("a client sent a frame of kind %d, which clients do not send", kind)
+            self._wire.close()
+
+    def _hello(self, frame: Frame) -> None:
+        self._greeted = True
+        answer = {"protocol": PROTOCOL, "version": VERSION, "code": code_digest(), "pid": os.getpid()}
+        self._send_json(Kind.HELLO, frame.id, answer)
+
+    def _cancel(self, ident: int) -> None:
+        task = self._requests.get(ident)
+        if task is not None:
+            task.cancel()
+        else:
+            self._engine.cancel(self.scope, ident)
+
+    def _on_closed(self, _reason: object = None) -> None:
+        for task in self._requests.values():
+            task.cancel()
+        self._server.forget(self)
+        self._engine.leave(self.scope)
+
+    # --- frames out ---------------------------------------------------------------------------------
+
+    def _send_json(self, kind: Kind, ident: int, value: object) -> None:
+        self._wire.send(Frame(kind, ident, json.dumps(value).encode()))
+
+    def _reply(self, call: int, outcome: Outcome, payload: bytes, fd: int | None, length: int) -> None:
+        if fd is None:
+            self._wire.send(Frame(Kind.RESULT, call, payload, 0, Flag.NONE, outcome))
+        else:
+            self._wire.send(Frame(Kind.RESULT, call, b"", 0, Flag.FD, outcome), fd=fd, length=length)
+
+    async def _request(self, frame: Frame) -> None:
+        ident = frame.id
+        try:
+            reply = await self._perform(ident, frame.payload)
+        except asyncio.CancelledError:
+            self._fault(ident, Error("cancelled"))
+            raise
+        except Error as error:
+            self._fault(ident, error)
+        except Exception as error:  # the supervisor of a request: a bug of ours must end it, not the engine
+            log.exception("request failed")
+            self._fault(ident, Error(f"this is a bug in slipway: {error!r}", hint="The engine's log has the traceback."))
+        else:
+            self._send_json(Kind.REPLY, ident, reply)
+        finally:
+            self._requests.pop(ident, None)
+
+    async def _perform(self, ident: int, payload: bytes | bytearray | memoryview) -> dict[str, Any]:
+        try:
+            params = json.loads(bytes(payload))
+            method = self._server.methods[params.pop("method")]
+        except (ValueError, KeyError, AttributeError) as error:
+            raise NotFoundError(f"the engine knows no such request: {error}") from error
+
+        def emit(event: dict[str, Any]) -> None:
+            self._send_json(Kind.EVENT, ident, event)
+
+        return await method(self.scope, params, emit)
+
+    def _fault(self, ident: int, error: Error) -> None:
+        fault: dict[str, Any] = {"type": type(error).__name__, "message": error.message, "hint": error.hint}
+        if isinstance(error, DeclarationError):
+            fault["faults"] = [to_wire(item) for item in error.faults]
+        if isinstance(error, ImageBuildError):
+            fault["log"] = error.log
+        self._send_json(Kind.FAULT, ident, fault)
+
+    def close(self) -> None:
+        self._wire.close()
+
+
+class Server:
+    """Listens on the home's socket. Made with `Server.open`, which closes every connection in the end."""
+
+    def __init__(self, engine: Engine, tasks: asyncio.TaskGroup, ended: asyncio.Event, idle_ms: int | None) -> None:
+        self.engine = engine
+        self.tasks = tasks
+        self.methods = {**engine.methods(), "down": self._down}
+        self._ended = ended
+        self._idle_ms = idle_ms
+        self._clients: set[Client] = set()
+        self._idle: asyncio.TimerHandle | None = None
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, engine: Engine, path: Path, *, ended: asyncio.Event, idle_ms: int | None = None
+    ) -> AsyncIterator[Server]:
+        loop = asyncio.get_running_loop()
+        listener = _listen(path)
+        async with asyncio.TaskGroup() as tasks:
+            server = cls(engine, tasks, ended, idle_ms)
+            engine.on_worker_client = server.adopt
+            loop.add_reader(listener, server._accept, listener)
+            server._watch_idle()
+            try:
+                yield server
+            finally:
+                loop.remove_reader(listener)
+                listener.close()
+                with contextlib.suppress(FileNotFoundError):
+                    path.unlink()
+                for client in tuple(server._clients):
+                    client.close()
+                if server._idle is not None:
+                    server._idle.cancel()
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            sock, _ = listener.accept()
+        except OSError:
+            return  # the peer has gone already
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        _pid, uid, _gid = struct.unpack("3i", credentials)
+        if uid not in {os.getuid(), 0}:
+            log.warning("refused a connection of user %d", uid)
+            sock.close()
+            return
+        self.adopt(sock, None)
+
+    def adopt(self, sock: socket.socket, scope: Scope | None) -> None:
+        """Serve a connection; `scope` is that of the worker whose function calls out, None for anybody else."""
+        sock.setblocking(False)
+        self._clients.add(Client(self, sock, scope=scope))
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+
+    def forget(self, client: Client) -> None:
+        self._clients.discard(client)
+        self._watch_idle()
+
+    def _watch_idle(self) -> None:
+        """With nobody connected and nothing deployed, end after the idle time."""
+        if self._idle_ms is not None and not self._clients and self._idle is None:
+            self._idle = asyncio.get_running_loop().call_later(self._idle_ms / 1000, self._end_if_idle)
+
+    def _end_if_idle(self) -> None:
+        self._idle = None
+        if self._clients:
+            return
+        if self.engine.is_needed():
+            self._watch_idle()
+        else:
+            log.info("idle and nothing deployed")
+            self._ended.set()
+
+    async def _down(self, _scope: Scope, params: dict[str, Any], _emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        if params.get("drain", True):
+            await self.engine.drain()
+        asyncio.get_running_loop().call_soon(self._ended.set)
+        return {"pid": os.getpid()}
+
+
+def _listen(path: Path) -> socket.socket:
+    """A listening socket at `path`, of which only the owner may use; through the folder's descriptor, because the
+    address of a unix socket may have 108 bytes and a home's path more."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        listener.bind(f"/proc/self/fd/{folder}/{path.name}")
+    finally:
+        os.close(folder)
+    path.chmod(0o600)
+    listener.listen(128)
+    listener.setblocking(False)
+    return listener
+
+
