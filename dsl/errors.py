@@ -112,3 +112,8 @@ class FunctionTimeoutError(TimeoutError): ...
 
 
 class InternalError(Error): ...
+
+
+class InputCancellation(BaseException):
+    """Raised inside a function, in the worker, when its call is cancelled; not an `Exception`, so that code which
+    handles errors lets it through."""
