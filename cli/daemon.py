@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         run(Home(options.home), idle_ms=options.idle_ms, ready=options.ready_fd)
     except Error as error:
-        print(f"slipway: {error}", file=sys.stderr)
+        sys.stderr.write(f"slipway: {error}\n")
         return 1
     return 0
 

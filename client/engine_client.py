@@ -61,7 +61,7 @@ def _retire(connection: Connection) -> None:
             f"and it is busy: {status['busy']}",
             hint="End it with `slipway down`, then try again.",
         )
-    print(f"The engine is of other code ({theirs}); starting it anew.", file=sys.stderr)
+    sys.stderr.write(f"The engine is of other code ({theirs}); starting it anew.\n")
     stop(connection)
 
 

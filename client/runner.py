@@ -1,4 +1,4 @@
-"""Runs and deploys an app from the user's own program: `with app.run():`, `app.deploy()`, and the command line's `run`."""
+"""Runs and deploys an app from the user's own program: `with app.run():`, `app.deploy()`, `slipway run`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,12 @@ def declaration_request(app: App, file: Path, *, runtime: str | None = None) -> 
 
 @contextmanager
 def run_app(
-    app: App, file: Path, *, connection: Connection | None = None, runtime: str | None = None, on_event: OnEvent | None = None
+    app: App,
+    file: Path,
+    *,
+    connection: Connection | None = None,
+    runtime: str | None = None,
+    on_event: OnEvent | None = None,
 ) -> Iterator[EngineSession]:
     """An ephemeral app: built on entry, callable inside the block, gone afterwards.
 
@@ -54,7 +59,12 @@ def run_app(
 
 
 def deploy_app(
-    app: App, file: Path, *, connection: Connection | None = None, runtime: str | None = None, on_event: OnEvent | None = None
+    app: App,
+    file: Path,
+    *,
+    connection: Connection | None = None,
+    runtime: str | None = None,
+    on_event: OnEvent | None = None,
 ) -> dict[str, Any]:
     """Plan and apply in one go; returns the reply of `apply`."""
     own = connection is None

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
 import socket
-import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,9 +16,9 @@ from slipway.compiler.encode import to_wire
 from slipway.dsl.errors import DeclarationError, Error, ImageBuildError, NotFoundError
 
 from .engine import Engine, Scope
-from .worker.frames import PROTOCOL, Flag, Frame, Kind, Outcome
+from .worker.frames import PROTOCOL, Frame, Kind
 from .worker.package import code_digest
-from .worker.wire import Wire
+from .worker.wire import NO_FD, Listener, Wire, peer_uid
 
 VERSION = "0.1.0"
 log = logging.getLogger("slipway")
@@ -39,12 +37,12 @@ class Client:
 
     # --- frames in ----------------------------------------------------------------------------------
 
-    def _on_frame(self, frame: Frame, fd: int | None) -> None:
+    def _on_frame(self, frame: Frame, fd: int) -> None:
         kind = frame.kind
         if kind == Kind.CALL and self._greeted:
-            self._engine.call(self.scope, frame, fd, self._reply)
+            self._engine.call(self.scope, frame, fd, self._wire.send)
             return
-        if fd is not None:
+        if fd != NO_FD:
             os.close(fd)
         if kind == Kind.HELLO:
             self._hello(frame)
@@ -70,7 +68,7 @@ class Client:
         else:
             self._engine.cancel(self.scope, ident)
 
-    def _on_closed(self, _reason: object = None) -> None:
+    def _on_closed(self, _reason: str) -> None:
         for task in self._requests.values():
             task.cancel()
         self._server.forget(self)
@@ -80,12 +78,6 @@ class Client:
 
     def _send_json(self, kind: Kind, ident: int, value: object) -> None:
         self._wire.send(Frame(kind, ident, json.dumps(value).encode()))
-
-    def _reply(self, call: int, outcome: Outcome, payload: bytes, fd: int | None, length: int) -> None:
-        if fd is None:
-            self._wire.send(Frame(Kind.RESULT, call, payload, 0, Flag.NONE, outcome))
-        else:
-            self._wire.send(Frame(Kind.RESULT, call, b"", 0, Flag.FD, outcome), fd=fd, length=length)
 
     async def _request(self, frame: Frame) -> None:
         ident = frame.id
@@ -98,7 +90,9 @@ class Client:
             self._fault(ident, error)
         except Exception as error:  # the supervisor of a request: a bug of ours must end it, not the engine
             log.exception("request failed")
-            self._fault(ident, Error(f"this is a bug in slipway: {error!r}", hint="The engine's log has the traceback."))
+            self._fault(
+                ident, Error(f"this is a bug in slipway: {error!r}", hint="The engine's log has the traceback.")
+            )
         else:
             self._send_json(Kind.REPLY, ident, reply)
         finally:
@@ -145,41 +139,30 @@ class Server:
     async def open(
         cls, engine: Engine, path: Path, *, ended: asyncio.Event, idle_ms: int | None = None
     ) -> AsyncIterator[Server]:
-        loop = asyncio.get_running_loop()
-        listener = _listen(path)
         async with asyncio.TaskGroup() as tasks:
             server = cls(engine, tasks, ended, idle_ms)
             engine.on_worker_client = server.adopt
-            loop.add_reader(listener, server._accept, listener)
+            listener = Listener(path, server._accept)
             server._watch_idle()
             try:
                 yield server
             finally:
-                loop.remove_reader(listener)
                 listener.close()
-                with contextlib.suppress(FileNotFoundError):
-                    path.unlink()
                 for client in tuple(server._clients):
                     client.close()
                 if server._idle is not None:
                     server._idle.cancel()
 
-    def _accept(self, listener: socket.socket) -> None:
-        try:
-            sock, _ = listener.accept()
-        except OSError:
-            return  # the peer has gone already
-        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        _pid, uid, _gid = struct.unpack("3i", credentials)
-        if uid not in {os.getuid(), 0}:
+    def _accept(self, sock: socket.socket) -> None:
+        uid = peer_uid(sock)
+        if uid in {os.getuid(), 0}:
+            self.adopt(sock, None)
+        else:
             log.warning("refused a connection of user %d", uid)
             sock.close()
-            return
-        self.adopt(sock, None)
 
     def adopt(self, sock: socket.socket, scope: Scope | None) -> None:
         """Serve a connection; `scope` is that of the worker whose function calls out, None for anybody else."""
-        sock.setblocking(False)
         self._clients.add(Client(self, sock, scope=scope))
         if self._idle is not None:
             self._idle.cancel()
@@ -204,27 +187,10 @@ class Server:
             log.info("idle and nothing deployed")
             self._ended.set()
 
-    async def _down(self, _scope: Scope, params: dict[str, Any], _emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    async def _down(
+        self, _scope: Scope, params: dict[str, Any], _emit: Callable[[dict[str, Any]], None]
+    ) -> dict[str, Any]:
         if params.get("drain", True):
             await self.engine.drain()
         asyncio.get_running_loop().call_soon(self._ended.set)
         return {"pid": os.getpid()}
-
-
-def _listen(path: Path) -> socket.socket:
-    """A listening socket at `path`, of which only the owner may use; through the folder's descriptor, because the
-    address of a unix socket may have 108 bytes and a home's path more."""
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
-    try:
-        listener.bind(f"/proc/self/fd/{folder}/{path.name}")
-    finally:
-        os.close(folder)
-    path.chmod(0o600)
-    listener.listen(128)
-    listener.setblocking(False)
-    return listener
-
-

@@ -32,7 +32,10 @@ PLAN_FAULTS = {
         HEAD + "@app.function(schedule=slipway.Cron('* * * * *'))\ndef f(x): pass\n",
         ["app.py:3", "x"],
     ),
-    "volume at /": (HEAD + "@app.function(volumes={'/': slipway.Volume.from_name('v')})\ndef f(): pass\n", ["app.py:3"]),
+    "volume at /": (
+        HEAD + "@app.function(volumes={'/': slipway.Volume.from_name('v')})\ndef f(): pass\n",
+        ["app.py:3"],
+    ),
     "volume at /root": (
         HEAD + "@app.function(volumes={'/root': slipway.Volume.from_name('v')})\ndef f(): pass\n",
         ["app.py:3", "/root"],

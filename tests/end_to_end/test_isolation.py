@@ -8,7 +8,7 @@ from pathlib import Path
 
 from conftest import Machine
 
-PROBE = '''
+PROBE = """
 import json
 import os
 import pathlib
@@ -55,13 +55,15 @@ def main(paths: str):
     seen = look.remote(json.loads(paths))
     again = look.remote(json.loads(paths))
     print("SEEN", json.dumps([seen, again, elsewhere.remote()]))
-'''
+"""
 
 
 def test_what_a_worker_sees(machine: Machine) -> None:
     secret = Path.home() / ".ssh"
     hidden = [str(machine.home), str(machine.folder), str(machine.folder / "app.py"), str(secret), "/run", "/home"]
-    hidden += [str(Path.home() / name) for name in (".pyenv/shims", ".cache", ".cargo") if (Path.home() / name).exists()]
+    hidden += [
+        str(Path.home() / name) for name in (".pyenv/shims", ".cache", ".cargo") if (Path.home() / name).exists()
+    ]
     machine.write("app.py", PROBE)
     ran = machine.run("run", "app.py", "--paths", json.dumps(hidden))
     line = next(line for line in ran.out.splitlines() if line.startswith("SEEN "))
@@ -82,7 +84,7 @@ def test_what_a_worker_sees(machine: Machine) -> None:
             assert b"s3cret-value" not in path.read_bytes(), path
 
 
-MEMORY = '''
+MEMORY = """
 import slipway
 
 app = slipway.App("greedy")
@@ -98,7 +100,7 @@ def eat():
 @app.local_entrypoint()
 def main():
     eat.remote()
-'''
+"""
 
 
 def test_memory_limit(machine: Machine) -> None:

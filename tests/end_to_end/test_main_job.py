@@ -7,7 +7,7 @@ from pathlib import Path
 
 from conftest import Machine
 
-APP = '''
+APP = """
 import os
 
 import slipway
@@ -39,7 +39,7 @@ async def later(n: int) -> int:
 def main(count: int = 3):
     print("; ".join(pick.map(range(count))))
     print(later.remote(count))
-'''
+"""
 
 
 def executed(machine: Machine) -> int:
