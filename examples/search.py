@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-import os
 import pickle
 import pkgutil
 import re
@@ -138,7 +137,7 @@ def index(documents: list[Document]) -> str:
     }
     fresh = INDEX.with_suffix(".new")
     fresh.write_bytes(pickle.dumps(saved))
-    os.replace(fresh, INDEX)  # a search never sees half an index
+    fresh.replace(INDEX)  # a search never sees half an index
     return f"indexed {len(documents)} documents of {len(by_module)} modules, {INDEX.stat().st_size >> 20} MiB"
 
 
@@ -157,12 +156,12 @@ def unit(vectors: Any) -> Any:
     return vectors / np.where(lengths == 0, 1, lengths)
 
 
-COMMON = frozenset(
-    """a an and are argument arguments as at be been but by can class default do does else false for from given has
-    have if in instance into is it its may method must none not object of on one only optional or other otherwise
-    raise raises return returned returns see self should so some such than that the their them then there these they
-    this to true use used uses using value was when where which while will with you your""".split()
-)
+COMMON = (
+    "a an and are argument arguments as at be been but by can class default do does else false for from given has "
+    "have if in instance into is it its may method must none not object of on one only optional or other otherwise "
+    "raise raises return returned returns see self should so some such than that the their them then there these they "
+    "this to true use used uses using value was when where which while will with you your"
+).split()  # noqa: SIM905 - a list of quoted words is not easier to read
 ENDINGS = re.compile(r"(?<=...)(izations?|ations?|ions?|ings?|ers?|ors?|ies|ied|ed|es|able|ible|ly|s|e)$")
 
 
