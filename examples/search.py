@@ -156,19 +156,19 @@ def unit(vectors: Any) -> Any:
     return vectors / np.where(lengths == 0, 1, lengths)
 
 
-COMMON = (
-    "a an and are argument arguments as at be been but by can class default do does else false for from given has "
+COMMON = (  # words that say nothing about what a thing is for
+    " a an and are argument arguments as at be been but by can class default do does else false for from given has "
     "have if in instance into is it its may method must none not object of on one only optional or other otherwise "
     "raise raises return returned returns see self should so some such than that the their them then there these they "
-    "this to true use used uses using value was when where which while will with you your"
-).split()  # noqa: SIM905 - a list of quoted words is not easier to read
+    "this to true use used uses using value was when where which while will with you your "
+)
 ENDINGS = re.compile(r"(?<=...)(izations?|ations?|ions?|ings?|ers?|ors?|ies|ied|ed|es|able|ible|ly|s|e)$")
 
 
 def stems(text: str) -> list[str]:
     """The words of a text without their endings; camelCase and snake_case come apart."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", text).lower()
-    return [stem(word) for word in re.findall(r"[a-z]+[0-9]*", spaced) if len(word) > 1 and word not in COMMON]
+    return [stem(word) for word in re.findall(r"[a-z]+[0-9]*", spaced) if len(word) > 1 and f" {word} " not in COMMON]
 
 
 def stem(word: str) -> str:
