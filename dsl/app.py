@@ -1,0 +1,415 @@
+"""Apps: what a file declares as one whole."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
+
+from slipway.dsl import context, registry
+from slipway.dsl.cls import Cls
+from slipway.dsl.declaration import Concurrency, Fault, Origin
+from slipway.dsl.function import Function
+from slipway.dsl.image import Image
+from slipway.dsl.later import Later
+from slipway.dsl.options import (
+    FunctionSettings,
+    checked_function,
+    checked_function_name,
+    checked_image,
+    read_settings,
+)
+from slipway.dsl.origin import here, invalid, origin_of
+from slipway.dsl.partial import Partial
+from slipway.dsl.running import AppRun
+from slipway.dsl.secret import Secret, checked_secrets
+from slipway.dsl.session import Running, the_runner
+from slipway.dsl.volume import Volume, checked_name, checked_volumes, path_fault
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from slipway.dsl.options import ClsArguments, FunctionArguments
+
+P = ParamSpec("P")
+R = TypeVar("R")
+TAG = re.compile(r"[A-Za-z0-9._-]{1,63}")
+APP_ID = re.compile(r"ap-[a-zA-Z0-9]{22}")
+
+
+class FunctionDecorator(Protocol):
+    """What `app.function(...)` returns."""
+
+    @overload
+    def __call__(self, function: Partial) -> Function[..., Any, Any]: ...
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]]) -> Function[P, R, Coroutine[Any, Any, R]]: ...
+    @overload
+    def __call__(self, function: Callable[P, R]) -> Function[P, R, R]: ...
+
+
+class LocalEntrypoint(Generic[P, R]):
+    """A function that `slipway run` starts here, with the app running. Calling it just calls the function."""
+
+    def __init__(self, raw: Callable[P, R], name: str, app: App) -> None:
+        self.raw = raw
+        self.name = name
+        self.app = app
+        self.origin = origin_of(raw)
+        self.__doc__ = raw.__doc__
+        self.__wrapped__ = raw
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.raw(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<LocalEntrypoint {self.name}>"
+
+
+class App:
+    """Functions that are planned, applied and run together.
+
+    >>> app = App("example", image=Image.debian_slim().pip_install("numpy"))
+    >>> @app.function(memory=512, serialized=True)
+    ... def norm(xs): ...
+    >>> app.functions
+    {'norm': <Function norm of example>}
+    """
+
+    lookup = Later("App.lookup", "Use Function.from_name.")
+    server = Later("App.server")
+    stop = Later("App.stop", "Use `slipway destroy`.")
+    set_tags = Later("App.set_tags", "Say App(tags={...}).")
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        tags: Mapping[str, str] | None = None,
+        image: Image | None = None,
+        secrets: Iterable[Secret] = (),
+        volumes: Mapping[str, Volume] | None = None,
+        include_source: bool = True,
+    ) -> None:
+        self.name = None if name is None else _app_name(name)
+        self.tags = _checked_tags(tags or {})
+        self.image = checked_image(image)
+        self.secrets = checked_secrets(secrets)
+        self.volumes = checked_volumes(volumes)
+        self.include_source = include_source
+        self.origin: Origin = here()
+        self.functions: dict[str, Function[..., Any, Any]] = {}
+        self.classes: dict[str, Cls] = {}
+        self.entrypoints: dict[str, LocalEntrypoint[..., Any]] = {}
+        self.faults: list[Fault] = []
+        self._running: Running | None = None
+        self._parents: list[App] = []  # apps that include this one
+        registry.apps.append(self)
+        self._volume_faults("app", self.volumes, self.origin)
+
+    # --- declaring ------------------------------------------------------------------------------------
+
+    def function(self, *wrong: object, **options: Unpack[FunctionArguments]) -> FunctionDecorator:
+        """Make a function part of the app, with an image, resources and all else that its workers need.
+
+        >>> app = App("example")
+        >>> @app.function(cpu=2, memory=(512, 2048), timeout=60, serialized=True)
+        ... def work(x): ...
+        >>> app.function(memroy=512)
+        Traceback (most recent call last):
+        ...
+        TypeError: ...: @app.function() has no parameter 'memroy'. Did you mean 'memory'?
+        """
+        _parentheses(wrong, "function")
+        settings = read_settings(options, decorator="function")
+
+        def decorate(target: Any) -> Function[..., Any, Any]:
+            if isinstance(target, Function):
+                raise invalid(f"{target.name} is part of an app already", hint="One @app.function is enough.")
+            partial = target if isinstance(target, Partial) else Partial(target=target)
+            raw = checked_function(partial.target, settings, partial)
+            return self._add_function(raw, settings, partial)
+
+        return decorate  # type: ignore[return-value] # the overloads say which function gives which handle
+
+    def cls(self, *wrong: object, **options: Unpack[ClsArguments]) -> Callable[[Any], Cls]:
+        """Make a class part of the app. It is declared and checked; a later release runs it.
+
+        >>> App("example").cls(gpu="A100")(App("other"))
+        Traceback (most recent call last):
+        ...
+        TypeError: @app.cls decorates classes, and App isn't one: use @app.function()
+        """
+        _parentheses(wrong, "cls")
+        settings = read_settings(options, decorator="cls")
+
+        def decorate(target: Any) -> Cls:
+            user_class = target.target if isinstance(target, Partial) else target
+            if not isinstance(user_class, type):
+                what = getattr(user_class, "__name__", type(user_class).__name__)
+                raise TypeError(f"@app.cls decorates classes, and {what} isn't one: use @app.function()")
+            if "__init__" in vars(user_class):
+                raise invalid(
+                    f"{user_class.__name__} has an __init__ of its own",
+                    hint="Use slipway.parameter() and @slipway.enter().",
+                )
+            partials = {k: v for k, v in vars(user_class).items() if isinstance(v, Partial)}
+            if any(p.snap for p in partials.values()) and "enable_memory_snapshot" not in settings.given:
+                raise invalid("enter(snap=True) needs @app.cls(enable_memory_snapshot=True)")
+            origin = Origin(file=here().file, line=here().line)
+            methods = tuple(k for k, p in partials.items() if p.role in {"method", "batched", "endpoint"})
+            name = user_class.__name__
+            made = Cls(name=name, app=self, user_class=user_class, methods=methods, settings=settings, origin=origin)
+            self._collision("class", name, self.classes.get(name), origin)
+            self.classes[name] = made
+            return made
+
+        return decorate
+
+    def local_entrypoint(
+        self, *wrong: object, name: str | None = None
+    ) -> Callable[[Callable[P, R]], LocalEntrypoint[P, R]]:
+        """Make a function the start of `slipway run`: it runs here, with the app's functions ready to be called.
+
+        >>> app = App("example")
+        >>> @app.local_entrypoint()
+        ... def main(query: str = "all"):
+        ...     return query
+        >>> main()
+        'all'
+        """
+        if wrong and isinstance(wrong[0], str):
+            name, wrong = wrong[0], wrong[1:]
+        _parentheses(wrong, "local_entrypoint")
+
+        def decorate(raw: Any) -> LocalEntrypoint[P, R]:
+            if not inspect.isfunction(raw):
+                raise invalid("@app.local_entrypoint decorates plain functions", hint="It runs here, not in a worker.")
+            entrypoint: LocalEntrypoint[P, R] = LocalEntrypoint(raw, name or raw.__name__, self)
+            known = self.entrypoints.get(entrypoint.name)
+            if known is not None and not _interactive(entrypoint.origin):
+                raise invalid(f"there are two local entrypoints called {known.name}: {known.origin} is the other")
+            self.entrypoints[entrypoint.name] = entrypoint
+            return entrypoint
+
+        return decorate
+
+    def include(self, other_app: App, inherit_tags: bool = True) -> App:
+        """Take in the functions and classes of another app. Its local entrypoints stay its own.
+
+        >>> common, app = App("common"), App("example")
+        >>> @common.function(serialized=True)
+        ... def fetch(url): ...
+        >>> app.include(common).functions
+        {'fetch': <Function fetch of common>}
+        """
+        if not isinstance(other_app, App):
+            raise invalid(f"app.include takes an App, not {type(other_app).__name__}")
+        origin = here()
+        for name, function in other_app.functions.items():
+            known = self.functions.get(name)
+            if known is not None and known is not function:
+                self._fault("warning", f"function {name}", f"it replaces the one at {known.origin}", origin)
+            self.functions[name] = function
+        self.classes.update(other_app.classes)
+        self.faults.extend(fault for fault in other_app.faults if fault not in self.faults)
+        other_app._parents.append(self)
+        if inherit_tags:
+            self.tags = tuple(sorted({**dict(other_app.tags), **dict(self.tags)}.items()))
+        return self
+
+    # --- acting ---------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        *,
+        name: str | None = None,
+        client: object = None,
+        detach: bool = False,
+        interactive: bool = False,
+        environment_name: str | None = None,
+    ) -> AppRun:
+        """The app, running for the length of a `with` or `async with` block.
+
+        >>> app = App("example")
+        >>> app.run()
+        <run of App('example')>
+        """
+        if interactive:
+            raise invalid("app.run(interactive=True) is not in this release of Slipway")
+        return AppRun(self, name=None if name is None else _app_name(name), detach=detach)
+
+    @property
+    def deploy(self) -> Deploy:
+        """Build what isn't built and put the app in force: `app.deploy()`, or `await app.deploy.aio()`."""
+        return Deploy(self)
+
+    @property
+    def running(self) -> Running | None:
+        """How to reach the app while it runs, by itself or as part of one that includes it."""
+        if self._running is not None:
+            return self._running
+        return next((found for parent in self._parents if (found := parent.running) is not None), None)
+
+    @property
+    def app_id(self) -> str | None:
+        """The id of the running app; None when it isn't running."""
+        running = self.running
+        return running.app_id if running else None
+
+    @property
+    def description(self) -> str:
+        """The name, or where there is none that of the file."""
+        if self.name:
+            return self.name
+        main = getattr(sys.modules.get("__main__"), "__file__", None) or self.origin.file
+        return Path(main).stem
+
+    def __repr__(self) -> str:
+        return f"App({self.name!r})" if self.name else "App()"
+
+    # --- within ---------------------------------------------------------------------------------------
+
+    def _add_function(
+        self, raw: Callable[..., Any], settings: FunctionSettings, partial: Partial
+    ) -> Function[..., Any, Any]:
+        name = settings.name or checked_function_name(raw.__name__)
+        concurrency = partial.concurrency
+        if concurrency is None and settings.concurrent_inputs is not None:
+            concurrency = Concurrency(max_inputs=settings.concurrent_inputs)
+        function: Function[..., Any, Any] = Function(
+            name=name,
+            app=self,
+            raw=raw,
+            settings=settings,
+            endpoint=partial.endpoint,
+            concurrency=concurrency,
+            batching=partial.batching,
+            is_generator=settings.is_generator if settings.is_generator is not None else partial.is_generator,
+            origin=origin_of(raw),
+        )
+        address = f"function {name}"
+        for hint in (*settings.hints, *partial.hints):
+            self._fault("note", address, hint, function.origin)
+        if settings.network_file_systems:
+            hint = 'Use volumes={path: slipway.Volume.from_name("...", create_if_missing=True)}.'
+            self._fault("error", address, "there are no network file systems here", function.origin, hint=hint)
+        self._volume_faults(address, settings.volumes, function.origin)
+        self._collision("function", name, self.functions.get(name), function.origin)
+        self.functions[name] = function
+        return function
+
+    def _volume_faults(self, address: str, volumes: tuple[tuple[str, Volume], ...], origin: Origin) -> None:
+        seen: dict[str, str] = {}
+        for path, volume in volumes:
+            wrong = path_fault(path)
+            if wrong:
+                hint = 'Mount it at a folder of its own, for example "/data".'
+                self._fault("error", address, wrong, origin, found=f"volumes={{{path!r}: {volume!r}}}", hint=hint)
+            if volume.name in seen:
+                found = f"{seen[volume.name]} and {path}"
+                hint = "Mount it once, and use sub-folders."
+                self._fault("error", address, f"volume {volume.name} is mounted twice", origin, found=found, hint=hint)
+            seen.setdefault(volume.name, path)
+
+    def _collision(self, what: str, name: str, known: Any, origin: Origin) -> None:
+        if known is None or _interactive(origin):
+            return
+        self._fault(
+            "error",
+            f"{what} {name}",
+            f"the app has two of this name, at {known.origin} and at {origin}",
+            origin,
+            found=f"{what} {name}, twice",
+            hint="Rename one of them" + (", or say @app.function(name=...)." if what == "function" else "."),
+        )
+
+    def _fault(
+        self, severity: str, address: str, summary: str, origin: Origin, *, found: str = "", hint: str = ""
+    ) -> None:
+        fault = Fault(severity=severity, address=address, summary=summary, found=found, hint=hint, origin=origin)
+        self.faults.append(fault)
+
+
+class Deploy:
+    """`app.deploy()` and `await app.deploy.aio()`."""
+
+    __slots__ = ("_app",)
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    def __call__(
+        self,
+        *,
+        name: str | None = None,
+        environment_name: str | None = None,
+        tag: str = "",
+        client: object = None,
+        strategy: str = "rolling",
+    ) -> App:
+        the_runner().deploy(self._app, name=self._name(name), tag=_deploy_tag(tag, strategy), strategy=strategy)
+        return self._app
+
+    async def aio(
+        self,
+        *,
+        name: str | None = None,
+        environment_name: str | None = None,
+        tag: str = "",
+        client: object = None,
+        strategy: str = "rolling",
+    ) -> App:
+        runner = the_runner()
+        await runner.deploy_aio(self._app, name=self._name(name), tag=_deploy_tag(tag, strategy), strategy=strategy)
+        return self._app
+
+    def _name(self, name: str | None) -> str:
+        if context.importing.get() or not context.is_local():
+            raise invalid(
+                "app.deploy() stands at the top of a file that is being imported",
+                hint='Put it below `if __name__ == "__main__":`.',
+            )
+        name = name or self._app.name
+        if not name:
+            raise invalid(
+                "an app needs a name to be deployed", hint='Write slipway.App("name") or deploy(name="name").'
+            )
+        return _app_name(name)
+
+
+def _deploy_tag(tag: Any, strategy: str) -> str:
+    if strategy not in {"rolling", "recreate"}:
+        raise invalid(f'strategy={strategy!r}: it takes "rolling" or "recreate"')
+    if not isinstance(tag, str) or len(tag) > 50:
+        raise invalid("tag= takes a string of at most 50 characters")
+    return tag
+
+
+def _app_name(name: object) -> str:
+    name = checked_name(name, "an app")
+    if APP_ID.fullmatch(name):
+        raise invalid(f"{name!r} looks like the id of an app, and can't be the name of one")
+    return name
+
+
+def _checked_tags(tags: Mapping[Any, Any]) -> tuple[tuple[str, str], ...]:
+    for text in (*tags.keys(), *tags.values()):
+        if not isinstance(text, str) or not TAG.fullmatch(text):
+            raise invalid(f"{text!r} can't be part of a tag", hint="Use letters, digits, ., _ and -, at most 63.")
+    return tuple(sorted(tags.items()))
+
+
+def _parentheses(wrong: tuple[object, ...], decorator: str) -> None:
+    if wrong:
+        raise invalid(
+            f"@app.{decorator} takes its parameters by name", hint=f"Write @app.{decorator}(), with parentheses."
+        )
+
+
+def _interactive(origin: Origin) -> bool:
+    """Whether something was said at a prompt or in a notebook, where saying it again replaces it."""
+    return origin.file.startswith("<") or "ipykernel" in origin.file

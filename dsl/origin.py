@@ -1,0 +1,47 @@
+"""Where in the user's files something was said, and errors that name the place."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from slipway.dsl.declaration import Origin
+from slipway.dsl.errors import InvalidError
+
+
+def user_frame() -> FrameType | None:
+    """The nearest frame that is not ours: the line of the user's file that is being carried out."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        module = frame.f_globals.get("__name__") or ""
+        if module != "slipway" and not module.startswith("slipway."):
+            return frame
+        frame = frame.f_back
+    return None
+
+
+def here() -> Origin:
+    """The place in the user's file that is speaking now."""
+    frame = user_frame()
+    return Origin(file=frame.f_code.co_filename, line=frame.f_lineno) if frame is not None else Origin()
+
+
+def origin_of(function: Callable[..., Any]) -> Origin:
+    """Where a function is written: the line of its first decorator, or of its `def`."""
+    code = getattr(function, "__code__", None)
+    return Origin(file=code.co_filename, line=code.co_firstlineno) if code is not None else here()
+
+
+def text_argument(value: object, what: str) -> str:
+    """An argument that must be a string with something in it."""
+    if isinstance(value, str) and value.strip():
+        return value
+    found = "an empty string" if isinstance(value, str) else type(value).__name__
+    raise invalid(f"{what} must be a string, not {found}")
+
+
+def invalid(summary: str, *, hint: str = "") -> InvalidError:
+    """An error about what the user is saying right now; its message starts with the place."""
+    return InvalidError(f"{here()}: {summary}", hint=hint)

@@ -1,0 +1,140 @@
+"""Volumes: named folders that outlive workers and that workers share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from attrs import evolve, frozen
+
+from slipway.dsl.declaration import VolumeDecl
+from slipway.dsl.dual import Dual
+from slipway.dsl.later import Later
+from slipway.dsl.origin import here, invalid
+
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_HINT = "Mounted at a path, a volume is a plain folder: open its files in a function."
+
+
+def checked_name(name: object, what: str) -> str:
+    """A name of a stored object: letters, digits, `-`, `_` and `.`, at most 64, and not a way out of a folder."""
+    if not isinstance(name, str):
+        raise invalid(f"the name of {what} must be a string, not {type(name).__name__}")
+    if not NAME.fullmatch(name) or not name.strip("."):
+        raise invalid(f"{name!r} can't be the name of {what}", hint="Use letters, digits, -, _ and ., at most 64.")
+    return name
+
+
+@frozen(eq=False)
+class Volume:
+    """A named folder of this home. Mount it with `volumes={"/data": Volume.from_name("data")}`.
+
+    >>> Volume.from_name("models", create_if_missing=True).with_mount_options(read_only=True)
+    Volume.from_name('models')
+    """
+
+    decl: VolumeDecl
+
+    listdir = Later("Volume.listdir", _HINT)
+    iterdir = Later("Volume.iterdir", _HINT)
+    read_file = Later("Volume.read_file", _HINT)
+    remove_file = Later("Volume.remove_file", _HINT)
+    copy_files = Later("Volume.copy_files", _HINT)
+    batch_upload = Later("Volume.batch_upload", _HINT)
+    ephemeral = Later("Volume.ephemeral", _HINT)
+    rename = Later("Volume.rename", _HINT)
+
+    @classmethod
+    def from_name(
+        cls,
+        name: str,
+        *,
+        environment_name: str | None = None,
+        create_if_missing: bool = False,
+        version: int | None = None,
+        create_options: object = None,
+        client: object = None,
+    ) -> Volume:
+        """The volume of that name; with `create_if_missing` an apply makes it.
+
+        >>> Volume.from_name("model cache")
+        Traceback (most recent call last):
+        ...
+        slipway.dsl.errors.InvalidError: ...: 'model cache' can't be the name of a volume
+        Use letters, digits, -, _ and ., at most 64.
+        """
+        name = checked_name(name, "a volume")
+        return cls(VolumeDecl(name=name, create_if_missing=create_if_missing, origin=here()))
+
+    def with_mount_options(self, *, read_only: bool | None = None, sub_path: str | None = None) -> Volume:
+        """The same volume, mounted read-only, or only a folder of it."""
+        decl = self.decl
+        if read_only is not None:
+            decl = evolve(decl, read_only=read_only)
+        if sub_path is not None:
+            if ".." in PurePosixPath(sub_path).parts:
+                raise invalid(f"sub_path={sub_path!r} leads out of the volume")
+            decl = evolve(decl, sub_path=str(PurePosixPath("/", sub_path)).lstrip("/"))
+        return Volume(decl)
+
+    def read_only(self) -> Volume:
+        """The same volume, mounted read-only."""
+        return self.with_mount_options(read_only=True)
+
+    @property
+    def name(self) -> str:
+        return self.decl.name
+
+    @property
+    def commit(self) -> Dual[[], None]:
+        """Make what was written visible to others. A volume is one shared folder here, so it already is."""
+        return Dual(_nothing)
+
+    @property
+    def reload(self) -> Dual[[], None]:
+        """See what others wrote. A volume is one shared folder here, so that is seen at once."""
+        return Dual(_nothing)
+
+    def __repr__(self) -> str:
+        return f"Volume.from_name({self.name!r})"
+
+
+def _nothing() -> None:
+    """Done already."""
+
+
+def checked_volumes(volumes: Any) -> tuple[tuple[str, Volume], ...]:
+    """Volumes as given to a `volumes=` parameter, in order. Whether the paths are sound is said with the plan."""
+    if volumes is None:
+        return ()
+    if not isinstance(volumes, Mapping):
+        raise invalid("volumes= takes a dict from path to volume", hint='Write volumes={"/data": volume}.')
+    for path, volume in volumes.items():
+        if not isinstance(path, str | PurePosixPath):
+            raise invalid(f"a path in volumes= must be a string, not {type(path).__name__}")
+        if not isinstance(volume, Volume):
+            raise invalid(
+                f"volumes[{str(path)!r}] must be a slipway.Volume, not {type(volume).__name__}",
+                hint=f'Write volumes={{"{path}": slipway.Volume.from_name("...", create_if_missing=True)}}.',
+            )
+    return tuple((str(path), volume) for path, volume in volumes.items())
+
+
+def path_fault(path: str) -> str | None:
+    """What is wrong with a path to mount a volume at, if anything.
+
+    >>> path_fault("/data"), path_fault("/tmp/")
+    (None, 'a volume cannot be mounted at /tmp')
+    >>> path_fault("data")
+    'the path is not absolute'
+    """
+    if not path.startswith("/"):
+        return "the path is not absolute"
+    plain = str(PurePosixPath("/" + path.lstrip("/")))
+    if plain in {"/", "/root", "/tmp"}:  # noqa: S108 - a path in the container
+        return f"a volume cannot be mounted at {plain}"
+    if path.rstrip("/") != plain or ".." in PurePosixPath(plain).parts:
+        return f"the path is not in its plain form: {plain} is meant" if ".." not in path else 'the path has ".." in it'
+    return None
