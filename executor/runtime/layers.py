@@ -1,0 +1,295 @@
+"""Finished layers on disk: `<home>/layers/<short>/fs` laid out like a root, and `layer.json` beside it.
+
+A layer appears by one rename, after everything in it has been written out; until then its folder has another name.
+Blocking: call in a thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from attrs import frozen
+
+from slipway.dsl.errors import InternalError, NotFoundError
+
+from . import kernel
+
+FORMAT = 1
+OPAQUE = "user.overlay.opaque"
+_DIGEST = re.compile(r"[a-z0-9]+:[0-9a-f]{16,128}")
+# What a step leaves behind that says when it ran and not what it did. It stays in the layer, it is not in the digest.
+NOISE = re.compile(r"(.*/)?__pycache__(/.*)?|var/log/.*|var/cache/.*|var/lib/apt/lists/.*|venv/\.lock")
+
+
+def short(layer: str) -> str:
+    """The folder's name for a layer: as short as it can be, because all of them must fit into one page of options."""
+    if not _DIGEST.fullmatch(layer):
+        raise InternalError(f"{layer!r} is not a layer's digest")
+    return layer.partition(":")[2][:16]
+
+
+@frozen(kw_only=True)
+class Taken:
+    """What a container wrote below one of its overlays; `target` is "" for the root."""
+
+    target: str
+    upper: Path
+
+
+class Layers:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._folders: dict[str, frozenset[str]] = {}  # short: those of the asked folders that are in it
+
+    def clean(self) -> None:
+        """Remove half layers, and those that were being removed."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in self.folder.iterdir():
+            if "." in path.name:
+                remove_tree(path)
+
+    def has(self, layer: str) -> bool:
+        return self._info(layer) is not None
+
+    def place(self, layer: str) -> str:
+        """The name of the folder that holds it, links followed. Raises `NotFoundError`."""
+        if self._info(layer) is None:
+            raise NotFoundError(f"layer {layer} is not in {self.folder}", hint="Build it again with `slipway apply`.")
+        path = self.folder / short(layer)
+        return path.readlink().name if path.is_symlink() else path.name
+
+    def holds(self, name: str, folders: tuple[str, ...]) -> frozenset[str]:
+        """Those of `folders` that the layer has something in. A layer never changes, so it is looked at once."""
+        if name not in self._folders:
+            top = self.folder / name / "fs"
+            self._folders[name] = frozenset(folder for folder in folders if (top / folder).is_dir())
+        return self._folders[name]
+
+    def output(self, layer: str) -> str:
+        info = self._info(layer)
+        if info is None:
+            raise NotFoundError(f"layer {layer} is not in {self.folder}")
+        return str(info["output"])
+
+    def all(self) -> Iterator[str]:
+        if not self.folder.is_dir():
+            return
+        for path in sorted(self.folder.iterdir()):
+            if "." not in path.name and (path / "layer.json").is_file():
+                for layer in _read(path / "layer.json")["layers"]:
+                    if short(layer) == path.name:
+                        yield layer
+
+    def commit(self, layer: str, taken: tuple[Taken, ...], made: tuple[str, ...]) -> str:
+        """Keep what was taken as this layer; return the digest of its content. `made` are folders and files that were
+        put there for mounts, and are left out while they are empty. A layer that is there already is left as it is."""
+        before = self._info(layer)
+        if before is not None:
+            return str(before["output"])
+        begun = self.folder / f"{short(layer)}.tmp-{uuid.uuid4().hex[:8]}"
+        make_folder(begun / "fs")
+        try:
+            self._gather(begun / "fs", taken, made)
+            output = content_digest(begun / "fs")
+            text = json.dumps({"format": FORMAT, "layers": [layer], "output": output})
+            (begun / "layer.json").write_text(text)
+            _sync(begun)
+            with contextlib.suppress(FileExistsError):
+                begun.rename(self.folder / short(layer))
+                _sync_folder(self.folder)
+        except OSError as error:
+            if error.errno not in {39, 17}:  # not empty, exists: someone else finished this very layer
+                raise
+        finally:
+            remove_tree(begun)
+        return self.output(layer)
+
+    def alias(self, layer: str, existing: str) -> None:
+        """Let `layer` name the content of `existing` too."""
+        name = self.place(existing)
+        if self.has(layer) or short(layer) == name:
+            return
+        info = _read(self.folder / name / "layer.json")
+        _replace(self.folder / name / "layer.json", json.dumps({**info, "layers": [*info["layers"], layer]}))
+        link = self.folder / short(layer)
+        link.unlink(missing_ok=True)
+        link.symlink_to(name)
+        _sync_folder(self.folder)
+
+    def remove(self, layer: str) -> None:
+        """Forget this digest; the content goes with the last one that names it."""
+        info = self._info(layer)
+        if info is None:
+            return
+        path, name = self.folder / short(layer), self.place(layer)
+        others = [other for other in info["layers"] if other != layer]
+        if others:
+            _replace(self.folder / name / "layer.json", json.dumps({**info, "layers": others}))
+        if path.is_symlink():
+            path.unlink()
+            return
+        self._folders.pop(name, None)
+        if not others:
+            gone = self.folder / f"{name}.gone-{uuid.uuid4().hex[:8]}"
+            path.rename(gone)
+            remove_tree(gone)
+            return
+        heir = self.folder / short(others[0])
+        heir.unlink(missing_ok=True)
+        path.rename(heir)
+        for other in others[1:]:
+            link = self.folder / short(other)
+            link.unlink(missing_ok=True)
+            link.symlink_to(heir.name)
+
+    def _info(self, layer: str) -> dict[str, list[str]] | None:
+        path = self.folder / short(layer) / "layer.json"
+        try:
+            info = _read(path)
+        except (OSError, ValueError):
+            return None
+        return info if layer in info["layers"] else None
+
+    def _gather(self, top: Path, taken: tuple[Taken, ...], made: tuple[str, ...]) -> None:
+        for path in sorted(made, key=len, reverse=True):
+            _remove_if_empty(_in_uppers(path, taken))
+        for part in sorted(taken, key=lambda part: len(part.target)):
+            if part.target == "":
+                top.rmdir()
+                part.upper.rename(top)
+            elif any(part.upper.iterdir()):
+                make_folder((top / part.target).parent)
+                part.upper.rename(top / part.target)
+
+
+def _read(path: Path) -> dict[str, list[str]]:
+    value: dict[str, list[str]] = json.loads(path.read_text())
+    return value
+
+
+def _in_uppers(path: str, taken: tuple[Taken, ...]) -> Path:
+    """Where something at `path` in the container was written."""
+    inside = path.lstrip("/")
+    fitting = [part for part in taken if part.target == "" or inside.startswith(part.target + "/")]
+    part = max(fitting, key=lambda part: len(part.target))
+    return part.upper / inside[len(part.target) :].lstrip("/")
+
+
+def _remove_if_empty(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        if stat.S_ISDIR(path.lstat().st_mode):
+            path.rmdir()
+        elif path.lstat().st_size == 0:
+            path.unlink()
+
+
+# --- content ------------------------------------------------------------------------------------------
+
+
+def content_digest(top: Path) -> str:
+    """Over paths, types, modes, owners, contents, link targets, whiteouts and file capabilities; never over times."""
+    digest = hashlib.sha256(b"slipway.layer.v1\0")
+    for path in _walk(str(top)):
+        name = path[len(str(top)) + 1 :]
+        if not NOISE.fullmatch(name):
+            digest.update(json.dumps([name, *_described(path)]).encode() + b"\n")
+    return "sha256:" + digest.hexdigest()
+
+
+def _walk(folder: str) -> Iterator[str]:
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        yield entry.path
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path)
+
+
+def _described(path: str) -> list[object]:
+    status = os.lstat(path)
+    mode = status.st_mode
+    mine = os.geteuid() != 0  # without root every file is ours here and root's in the container
+    owner: list[object] = [0, 0] if mine else [status.st_uid, status.st_gid]
+    about: list[object] = [stat.S_IMODE(mode), *owner]
+    if stat.S_ISREG(mode):
+        with open(path, "rb") as file:  # noqa: PTH123
+            return ["file", *about, hashlib.file_digest(file, "sha256").hexdigest(), _capability(path)]
+    if stat.S_ISDIR(mode):
+        return ["folder", *about, _attribute(path, OPAQUE) == b"y"]
+    if stat.S_ISLNK(mode):
+        return ["link", *owner, os.readlink(path)]
+    if stat.S_ISCHR(mode) and status.st_rdev == 0:
+        return ["gone"]
+    return ["special", *about, stat.S_IFMT(mode), status.st_rdev]
+
+
+def _attribute(path: str, name: str) -> bytes | None:
+    try:
+        return os.getxattr(path, name, follow_symlinks=False)
+    except OSError:
+        return None
+
+
+def _capability(path: str) -> str:
+    return (_attribute(path, "security.capability") or b"").hex()
+
+
+# --- files --------------------------------------------------------------------------------------------
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, that everyone in a container may enter, whatever our umask is."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir()
+        path.chmod(0o755)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder whatever modes it has: a rootless overlay leaves folders that not even their owner may enter."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    if os.geteuid() != 0:
+        _open_up(str(path))
+    shutil.rmtree(path)
+
+
+def _open_up(folder: str) -> None:
+    os.chmod(folder, 0o700)  # noqa: PTH101
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            _open_up(entry.path)
+
+
+def _replace(path: Path, text: str) -> None:
+    begun = path.with_suffix(".tmp")
+    begun.write_text(text)
+    with begun.open("rb") as file:
+        os.fsync(file.fileno())
+    begun.rename(path)
+    _sync_folder(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Write out all of a new layer: one call for its file system beats one for each of ten thousand files."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        kernel.sync_file_system(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
