@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Union
+from typing import ClassVar
 
 from attrs import field, frozen
 
@@ -14,7 +14,7 @@ from slipway.dsl.declaration import LocalSource
 
 @frozen(kw_only=True)
 class BaseNeed:
-    """The manifest facts of a base image. `kind` and `ref` say which: ("debian_slim", "3.11"), ("from_registry", tag)."""
+    """The manifest facts of a base: `kind` and `ref` say which, ("debian_slim", "3.11") or ("from_registry", tag)."""
 
     KIND: ClassVar[str] = "base_need"
     kind: str
@@ -53,7 +53,7 @@ class VolumeNeed:
     name: str
 
 
-Need = Union[BaseNeed, TreeNeed, TextNeed, SecretNeed, VolumeNeed]
+Need = BaseNeed | TreeNeed | TextNeed | SecretNeed | VolumeNeed
 
 
 @frozen(kw_only=True)
@@ -116,7 +116,7 @@ class Missing:
     hint: str = ""
 
 
-Fact = Union[BaseFact, TreeFact, TextFact, SecretFact, VolumeFact, Missing]
+Fact = BaseFact | TreeFact | TextFact | SecretFact | VolumeFact | Missing
 
 
 @frozen(kw_only=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Union
+from typing import ClassVar
 
 from attrs import field, frozen
 
-from slipway.compiler.facts import FileEntry
 from slipway.dsl.declaration import (
     Autoscaling,
     Batching,
@@ -18,6 +17,8 @@ from slipway.dsl.declaration import (
     Schedule,
     Step,
 )
+
+from .facts import FileEntry
 
 
 @frozen(kw_only=True)
@@ -81,12 +82,12 @@ class FunctionSpec:
     serialized_identity: str | None = None
     secrets: tuple[str, ...] = ()  # slots, later wins
     volumes: tuple[tuple[str, str, bool, str | None], ...] = ()  # (path, volume name, read_only, sub_path)
-    resources: Resources = Resources()
+    resources: Resources = Resources()  # noqa: RUF009 - frozen
     timeout_ms: int = 300_000
     startup_timeout_ms: int | None = None
     retries: Retries | None = None
-    autoscaling: Autoscaling = Autoscaling()
-    concurrency: Concurrency = Concurrency()
+    autoscaling: Autoscaling = Autoscaling()  # noqa: RUF009 - frozen
+    concurrency: Concurrency = Concurrency()  # noqa: RUF009 - frozen
     batching: Batching | None = None
     block_network: bool = False
 
@@ -105,7 +106,7 @@ class RouteSpec:
     endpoint: EndpointDecl
 
 
-Spec = Union[BaseSpec, LayerSpec, BundleSpec, VolumeSpec, SecretSpec, FunctionSpec, ScheduleSpec, RouteSpec]
+Spec = BaseSpec | LayerSpec | BundleSpec | VolumeSpec | SecretSpec | FunctionSpec | ScheduleSpec | RouteSpec
 
 
 @frozen(kw_only=True)

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from attrs import field, frozen
 
-from slipway.compiler.nodes import Graph
 from slipway.dsl.declaration import Fault
+
+from .nodes import Graph
 
 PLAN_FORMAT = 1
 

@@ -95,7 +95,7 @@ class Plainer:
         out = {"": name}
         part = ""
         try:
-            for part, default in fields:  # noqa: B007 - the name is needed where it goes wrong
+            for part, default in fields:
                 item = getattr(value, part)
                 if type(item) not in ATOMS:
                     item = self.plain(item)
@@ -116,9 +116,10 @@ class Plainer:
         return out
 
     def _table(self, cls: type[Any], value: object) -> tuple[str, tuple[tuple[str, Any], ...]]:
-        if not attrs.has(cls) or "KIND" not in vars(cls):
-            raise Off(f"is a {cls.__qualname__}, which a plan cannot hold: {value!r:.200}")
-        table = self._tables[cls] = (cls.KIND, tuple((a.name, self._default(a)) for a in self._chosen(cls)))
+        name = vars(cls).get("KIND") if attrs.has(cls) else None
+        if type(name) is not str:
+            raise Off(f"is a {cls.__qualname__}, which a plan cannot hold: {repr(value)[:200]}")
+        table = self._tables[cls] = (name, tuple((a.name, self._default(a)) for a in self._chosen(cls)))
         return table
 
     def _default(self, attribute: attrs.Attribute[Any]) -> Any:
@@ -206,7 +207,7 @@ def loads(data: bytes, cls: type[T] | None = None) -> Any:
             dump_json(plain)
         except InvalidError as error:
             raise PlanFormatError(error.message, hint=HINT) from None
-    return from_wire(cls, plain)  # type: ignore[arg-type]  # the overloads above say what comes out
+    return from_wire(cls, plain)
 
 
 def _no_constant(text: str) -> None:

@@ -1,0 +1,292 @@
+"""A declaration and the facts to a graph: every image a base and its layers, then bundles, functions and the rest.
+
+Nothing here waits, sleeps, opens or spawns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from operator import itemgetter
+from posixpath import basename
+from typing import TypeVar
+
+from attrs import Factory, define, evolve
+
+from slipway.dsl.declaration import (
+    AddLocal,
+    AppDecl,
+    Base,
+    DockerfileCommands,
+    FromDockerfile,
+    FromRegistry,
+    FunctionDecl,
+    ImageDecl,
+    LocalSource,
+    MicromambaInstall,
+    Origin,
+    PipInstall,
+    RunCommands,
+    RunFunction,
+    SecretDecl,
+    Step,
+    UvSync,
+    VolumeDecl,
+)
+from slipway.dsl.errors import DeclarationError, InternalError
+
+from .check import check, check_facts
+from .encode import node_digest
+from .facts import BaseFact, Facts, FileEntry, SecretFact, SecretNeed, TextFact, TextNeed, TreeFact, TreeNeed
+from .nodes import (
+    BaseSpec,
+    BundleSpec,
+    FunctionSpec,
+    Graph,
+    LayerSpec,
+    Node,
+    RouteSpec,
+    ScheduleSpec,
+    SecretSpec,
+    Spec,
+    VolumeSpec,
+)
+from .pyproject import Unusable, dependencies
+from .titles import step_title
+from .world import (
+    World,
+    base_need,
+    base_secrets,
+    code_sources,
+    deferred,
+    needs,
+    read_sources,
+    step_volumes,
+    tree_keys,
+)
+
+__all__ = ["compile", "lower", "needs"]
+
+S = TypeVar("S", bound=Step)
+
+
+def compile(decl: AppDecl, facts: Facts) -> Graph:
+    """The graph of what is desired. Raises `DeclarationError` with every fault of the declaration in this world.
+
+    >>> compile(AppDecl(name="empty", python="3.11"), Facts(runtime="native")).nodes
+    ()
+    """
+    errors = tuple(f for f in (*check(decl), *check_facts(decl, facts)) if f.severity == "error")
+    if errors:
+        raise DeclarationError(errors)
+    return lower(decl, World(facts=facts))
+
+
+def lower(decl: AppDecl, world: World) -> Graph:
+    """The graph of a declaration that has been checked."""
+    making = _Making(decl=decl, world=world)
+    for image in decl.images:
+        making.image(image)
+    for function in decl.functions:
+        making.function(function)
+    return Graph(app=decl.name, runtime=world.facts.runtime, nodes=tuple(making.nodes))
+
+
+@define
+class _Making:
+    """The nodes so far, in an order in which each follows its inputs."""
+
+    decl: AppDecl
+    world: World
+    nodes: list[Node] = Factory(list)
+    digests: dict[str, str] = Factory(dict)  # address -> digest
+    tips: list[str] = Factory(list)  # per image the address of its last node
+    mounts: list[tuple[LocalSource, ...]] = Factory(list)  # per image what is laid over it
+    mount_keys: list[int] = Factory(list)  # … and a number that equal ones share, quick to hash
+    mount_numbers: dict[Hashable, int] = Factory(dict)
+    bundles: dict[Hashable, str | None] = Factory(dict)
+
+    def add(self, address: str, spec: Spec, inputs: tuple[str, ...], origin: Origin) -> str:
+        digest = node_digest(spec, [self.digests[address] for address in inputs])
+        self.nodes.append(Node(address=address, spec=spec, inputs=inputs, digest=digest, origin=origin))
+        self.digests[address] = digest
+        return address
+
+    # --- images ---------------------------------------------------------------------------------------
+
+    def image(self, image: ImageDecl) -> None:
+        tip = self.add(f"image {image.name}/0", self._base(image.base), (), image.base.origin)
+        forced = image.base.force_build
+        for position, step in enumerate(image.steps, start=1):
+            if isinstance(step, AddLocal) and not step.copy:
+                continue
+            forced = forced or step.options.force_build
+            volumes = tuple(dict.fromkeys(self.volume(volume) for _, volume in step_volumes(step)))
+            spec = self._layer(step, forced)
+            tip = self.add(f"image {image.name}/{position}", spec, (tip, *volumes), step.origin)
+        self.tips.append(tip)
+        self.mounts.append(deferred(image))
+        self.mount_keys.append(self.mount_numbers.setdefault(tree_keys(self.mounts[-1]), len(self.tips)))
+
+    def _base(self, base: Base) -> BaseSpec:
+        need = base_need(base, self.decl.python)
+        fact = self.world.get(need, BaseFact)
+        said = f"{need.kind} {need.ref}".strip()
+        more = (*_base_extras(base), *((f"secret {slot}", str(v)) for slot, v in self._versions(base_secrets(base))))
+        return BaseSpec(identity=(*fact.identity, *more), ref=said, says=fact.says, paths=fact.paths)
+
+    def _layer(self, step: Step, forced: bool) -> LayerSpec:
+        title = step_title(step)
+        files = self._files(read_sources(step))
+        if isinstance(step, PipInstall):
+            step = self._with_packages(step)
+        return LayerSpec(
+            step=_stripped(step),
+            files=files,
+            secrets=self._versions(step.options.secrets),
+            code=self._files(code_sources(step)),
+            forced=forced,
+            title=title,
+        )
+
+    def _with_packages(self, step: PipInstall) -> PipInstall:
+        """The packages sorted, and those of a pyproject.toml among them: nothing else in that file counts."""
+        listed: tuple[str, ...] = ()
+        if step.pyproject is not None:
+            text = self.world.get(TextNeed(path=step.pyproject.local), TextFact).text
+            read = dependencies(text, step.optional_dependencies)
+            if isinstance(read, Unusable):
+                raise InternalError(f"{step.origin}: {read.summary} was not reported by check_facts")
+            listed = read
+        packages = tuple(sorted({*step.packages, *listed}))
+        return evolve(step, packages=packages, pyproject=None, optional_dependencies=())
+
+    def _files(self, sources: Iterable[LocalSource]) -> tuple[FileEntry, ...]:
+        """The files of some sources where they go, sorted by path; of two for one path the later one."""
+        found: dict[str, FileEntry] = {}
+        for source in sources:
+            top = source.remote.rstrip("/")
+            for entry in self.world.get(TreeNeed(source=source), TreeFact).files:
+                path = f"{top}/{entry.path}" if source.is_dir else source.remote
+                found[path] = evolve(entry, path=path)
+        return tuple(found[path] for path in sorted(found))
+
+    def _versions(self, secrets: Iterable[SecretDecl]) -> tuple[tuple[str, int], ...]:
+        return tuple((s.slot, self.world.get(SecretNeed(slot=s.slot), SecretFact).version) for s in secrets)
+
+    # --- the rest -------------------------------------------------------------------------------------
+
+    def volume(self, volume: VolumeDecl) -> str:
+        address = f"volume {volume.name}"
+        if address not in self.digests:
+            self.add(address, VolumeSpec(name=volume.name), (), volume.origin)
+        return address
+
+    def secret(self, secret: SecretDecl) -> str:
+        address = f"secret {secret.slot}"
+        if address not in self.digests:
+            ((slot, version),) = self._versions((secret,))
+            self.add(address, SecretSpec(slot=slot, keys=secret.keys, version=version), (), secret.origin)
+        return address
+
+    def bundle(self, function: FunctionDecl) -> str | None:
+        """The node of the function's code and of what is laid over its image; shared by all with the same."""
+        code, mounts = function.code.sources, self.mounts[function.image]
+        key = (tree_keys(code), self.mount_keys[function.image])
+        if key not in self.bundles:
+            files = self._files((*code, *mounts))
+            address = self._bundle_address(function, bool(mounts)) if code or mounts else None
+            if address is not None:
+                self.add(address, BundleSpec(files=files), (), function.origin)
+            self.bundles[key] = address
+        return self.bundles[key]
+
+    def _bundle_address(self, function: FunctionDecl, with_mounts: bool) -> str:
+        names = "+".join(basename(source.remote.rstrip("/")) for source in function.code.sources)
+        image = self.decl.images[function.image].name
+        wanted = "/".join(part for part in (names, image if with_mounts else "") if part)
+        address, count = f"bundle {wanted}", 1
+        while address in self.digests:
+            count += 1
+            address = f"bundle {wanted}#{count}"
+        return address
+
+    def function(self, function: FunctionDecl) -> None:
+        bundle = self.bundle(function)
+        inputs = (
+            self.tips[function.image],
+            *(() if bundle is None else (bundle,)),
+            *(self.secret(secret) for secret in function.secrets),
+            *(self.volume(volume) for _, volume in function.volumes),
+        )
+        # A secret or a volume may be named twice (the app's and the function's); as an input it counts once.
+        self.add(f"function {function.name}", _function_spec(function), tuple(dict.fromkeys(inputs)), function.origin)
+        if function.schedule is not None:
+            due = ScheduleSpec(function=function.name, schedule=function.schedule)
+            self.add(f"schedule {function.name}", due, (), function.schedule.origin)
+        if function.endpoint is not None:
+            route = RouteSpec(function=function.name, endpoint=function.endpoint)
+            self.add(f"route {function.name}", route, (), function.endpoint.origin)
+
+
+def _base_extras(base: Base) -> tuple[tuple[str, str], ...]:
+    """What the declaration adds to the manifest of its base."""
+    match base:
+        case FromRegistry(setup_commands=commands, add_python=python):
+            extras = [*(("setup", command) for command in commands), ("add_python", python or "")]
+        case FromDockerfile(build_args=arguments, gpu=gpu, add_python=python):
+            extras = [*((f"arg {name}", value) for name, value in arguments), ("gpu", gpu or "")]
+            extras.append(("add_python", python or ""))
+        case _:
+            extras = []
+    return tuple((name, value) for name, value in extras if value)
+
+
+def _bare(source: LocalSource) -> LocalSource:
+    """Only where it goes: which files were ignored or chosen shows in the files that are left."""
+    return evolve(source, ignore=(), only=None)
+
+
+def _bare_volumes(step: RunCommands | RunFunction) -> tuple[tuple[str, VolumeDecl], ...]:
+    return tuple((path, evolve(volume, create_if_missing=False)) for path, volume in step.volumes)
+
+
+def _stripped(step: Step) -> Step:
+    match step:
+        case PipInstall():
+            return evolve(step, requirements=tuple(map(_bare, step.requirements)))
+        case UvSync():
+            return evolve(step, project=_bare(step.project))
+        case MicromambaInstall(spec_file=LocalSource() as source):
+            return evolve(step, spec_file=_bare(source))
+        case DockerfileCommands():
+            return evolve(step, context=tuple(map(_bare, step.context)))
+        case AddLocal():
+            return evolve(step, sources=tuple(map(_bare, step.sources)))
+        case RunCommands() | RunFunction():
+            return evolve(step, volumes=_bare_volumes(step))
+        case _:
+            return step
+
+
+def _function_spec(function: FunctionDecl) -> FunctionSpec:
+    return FunctionSpec(
+        name=function.name,
+        module=function.module,
+        qualname=function.qualname,
+        is_async=function.is_async,
+        is_generator=function.is_generator,
+        serialized=function.serialized,
+        serialized_identity=function.serialized_identity,
+        secrets=tuple(secret.slot for secret in function.secrets),
+        volumes=tuple(
+            (path, v.name, v.read_only, v.sub_path) for path, v in sorted(function.volumes, key=itemgetter(0))
+        ),
+        resources=function.resources,
+        timeout_ms=function.timeout_ms,
+        startup_timeout_ms=function.startup_timeout_ms,
+        retries=function.retries,
+        autoscaling=function.autoscaling,
+        concurrency=function.concurrency,
+        batching=function.batching,
+        block_network=function.block_network,
+    )
