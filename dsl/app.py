@@ -27,7 +27,7 @@ from slipway.dsl.partial import Partial
 from slipway.dsl.running import AppRun
 from slipway.dsl.secret import Secret, checked_secrets
 from slipway.dsl.session import Running, the_runner
-from slipway.dsl.volume import Volume, checked_name, checked_volumes, path_fault
+from slipway.dsl.volume import Volume, checked_name, checked_volumes
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -108,7 +108,6 @@ class App:
         self._running: Running | None = None
         self._parents: list[App] = []  # apps that include this one
         registry.apps.append(self)
-        self._volume_faults("app", self.volumes, self.origin)
 
     # --- declaring ------------------------------------------------------------------------------------
 
@@ -297,23 +296,9 @@ class App:
         if settings.network_file_systems:
             hint = 'Use volumes={path: slipway.Volume.from_name("...", create_if_missing=True)}.'
             self._fault("error", address, "there are no network file systems here", function.origin, hint=hint)
-        self._volume_faults(address, settings.volumes, function.origin)
         self._collision("function", name, self.functions.get(name), function.origin)
         self.functions[name] = function
         return function
-
-    def _volume_faults(self, address: str, volumes: tuple[tuple[str, Volume], ...], origin: Origin) -> None:
-        seen: dict[str, str] = {}
-        for path, volume in volumes:
-            wrong = path_fault(path)
-            if wrong:
-                hint = 'Mount it at a folder of its own, for example "/data".'
-                self._fault("error", address, wrong, origin, found=f"volumes={{{path!r}: {volume!r}}}", hint=hint)
-            if volume.name in seen:
-                found = f"{seen[volume.name]} and {path}"
-                hint = "Mount it once, and use sub-folders."
-                self._fault("error", address, f"volume {volume.name} is mounted twice", origin, found=found, hint=hint)
-            seen.setdefault(volume.name, path)
 
     def _collision(self, what: str, name: str, known: Any, origin: Origin) -> None:
         if known is None or _interactive(origin):

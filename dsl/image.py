@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,15 +30,20 @@ from slipway.dsl.declaration import (
 )
 from slipway.dsl.items import (
     BUILD_FOLDER,
+    PIP_ONLY,
     Ignore,
     Item,
+    PipArguments,
     StepArguments,
+    build_function,
     checked_ignore,
+    checked_python,
     known_only,
     local,
     make_item,
     packages,
     remote_path,
+    step_name,
     strings,
 )
 from slipway.dsl.later import Later
@@ -51,8 +55,6 @@ from slipway.dsl.volume import Volume, checked_volumes
 
 if TYPE_CHECKING:
     from slipway.dsl.items import Packages, Unpack
-
-PYTHON = re.compile(r"3\.\d{1,2}(\.\d+)?t?")
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -93,7 +95,7 @@ class Image:
         ...
         TypeError: ...: python_version must be a string, not a number: write "3.1" (3.1 and 3.10 are the same number)
         """
-        version = _python_version("python_version", python_version)
+        version = checked_python("python_version", python_version)
         return _based(DebianSlim(python_version=version, force_build=force_build, origin=here()))
 
     @staticmethod
@@ -114,7 +116,7 @@ class Image:
         base = FromRegistry(
             tag=text_argument(tag, "the tag of an image").strip(),
             setup_commands=strings("from_registry", setup_dockerfile_commands),
-            add_python=_python_version("add_python", add_python),
+            add_python=checked_python("add_python", add_python),
             force_build=force_build,
             origin=here(),
         )
@@ -146,7 +148,7 @@ class Image:
             context_dir=None if context_dir is None else str(context_dir),
             build_args=checked_env(build_args or {}, "build_args"),
             gpu=gpus[0] if gpus else None,
-            add_python=_python_version("add_python", add_python),
+            add_python=checked_python("add_python", add_python),
             force_build=bool(options.get("force_build")),
             origin=here(),
         )
@@ -161,40 +163,25 @@ class Image:
         >>> Image.micromamba("3.11").micromamba_install("pymc", channels=["conda-forge"])
         <Image micromamba, micromamba_install>
         """
-        version = _python_version("python_version", python_version)
+        version = checked_python("python_version", python_version)
         return _based(Micromamba(python_version=version, force_build=force_build, origin=here()))
 
     # --- Python packages ------------------------------------------------------------------------------
 
-    def pip_install(
-        self,
-        *packages: Packages,
-        find_links: str | None = None,
-        index_url: str | None = None,
-        extra_index_url: str | None = None,
-        pre: bool = False,
-        extra_options: str = "",
-        **options: Unpack[StepArguments],
-    ) -> Image:
+    def pip_install(self, *packages: Packages, **options: Unpack[PipArguments]) -> Image:
         """Install Python packages.
 
-        >>> Image.debian_slim().pip_install("torch==2.5", ["numpy<2", "pandas"])
+        >>> Image.debian_slim().pip_install("torch==2.5", ["numpy<2", "pandas"], extra_index_url="https://example.org")
         <Image debian_slim, pip_install>
         """
-        source: dict[str, Any] = {"find_links": find_links, "index_url": index_url, "extra_index_url": extra_index_url}
-        return self._pip("pip_install", packages, options, pre=pre, extra_options=extra_options, **source)
+        return self._pip("pip_install", packages, options)
 
     def uv_pip_install(
         self,
         *packages: Packages,
         requirements: Iterable[str | Path] | None = None,
-        find_links: str | None = None,
-        index_url: str | None = None,
-        extra_index_url: str | None = None,
-        pre: bool = False,
-        extra_options: str = "",
         uv_version: str | None = None,
-        **options: Unpack[StepArguments],
+        **options: Unpack[PipArguments],
     ) -> Image:
         """Install Python packages with uv.
 
@@ -205,34 +192,11 @@ class Image:
             local(path, f"{BUILD_FOLDER}/requirements-{i}.txt", "uv_pip_install")
             for i, path in enumerate([requirements] if isinstance(requirements, str | Path) else requirements or ())
         )
-        more: dict[str, Any] = {
-            "find_links": find_links,
-            "index_url": index_url,
-            "extra_index_url": extra_index_url,
-            "pre": pre,
-        }
         ignored = ("uv_version",) if uv_version else ()
-        return self._pip(
-            "uv_pip_install",
-            packages,
-            options,
-            ignored,
-            requirements=files,
-            pre=pre,
-            extra_options=extra_options,
-            **more,
-        )
+        return self._pip("uv_pip_install", packages, options, ignored, requirements=files)
 
     def pip_install_from_requirements(
-        self,
-        requirements_txt: str | Path,
-        find_links: str | None = None,
-        *,
-        index_url: str | None = None,
-        extra_index_url: str | None = None,
-        pre: bool = False,
-        extra_options: str = "",
-        **options: Unpack[StepArguments],
+        self, requirements_txt: str | Path, *links: str | None, **options: Unpack[PipArguments]
     ) -> Image:
         """Install the Python packages that a local file lists.
 
@@ -240,21 +204,16 @@ class Image:
         <Image debian_slim, pip_install_from_requirements>
         """
         name = "pip_install_from_requirements"
+        if links:  # find_links= by position
+            options["find_links"] = links[0]
         file = local(requirements_txt, f"{BUILD_FOLDER}/requirements-0.txt", name)
-        source: dict[str, Any] = {"find_links": find_links, "index_url": index_url, "extra_index_url": extra_index_url}
-        return self._pip(name, (), options, requirements=(file,), pre=pre, extra_options=extra_options, **source)
+        return self._pip(name, (), options, requirements=(file,))
 
     def pip_install_from_pyproject(
         self,
         pyproject_toml: str | Path,
         optional_dependencies: Iterable[str] = (),
-        *,
-        find_links: str | None = None,
-        index_url: str | None = None,
-        extra_index_url: str | None = None,
-        pre: bool = False,
-        extra_options: str = "",
-        **options: Unpack[StepArguments],
+        **options: Unpack[PipArguments],
     ) -> Image:
         """Install the dependencies that a local pyproject.toml lists, and those of the named extras.
 
@@ -263,23 +222,8 @@ class Image:
         """
         name = "pip_install_from_pyproject"
         file = local(pyproject_toml, f"{BUILD_FOLDER}/pyproject.toml", name)
-        more: dict[str, Any] = {
-            "find_links": find_links,
-            "index_url": index_url,
-            "extra_index_url": extra_index_url,
-            "pre": pre,
-        }
         extras = strings(name, optional_dependencies)
-        return self._pip(
-            name,
-            (),
-            options,
-            pyproject=file,
-            optional_dependencies=extras,
-            pre=pre,
-            extra_options=extra_options,
-            **more,
-        )
+        return self._pip(name, (), options, pyproject=file, optional_dependencies=extras)
 
     def uv_sync(
         self,
@@ -401,7 +345,7 @@ class Image:
         given = {"cpu": cpu, "memory": memory, "cloud": cloud, "region": region}
         given["network_file_systems"] = network_file_systems
         step = RunFunction(
-            module=_build_function(raw_f).__module__,
+            module=build_function(raw_f).__module__,
             qualname=raw_f.__qualname__,
             source="",
             volumes=tuple(sorted((path, volume.decl) for path, volume in checked_volumes(volumes))),
@@ -539,14 +483,18 @@ class Image:
         self,
         method: str,
         names: Iterable[Packages],
-        options: StepArguments,
+        options: PipArguments,
         ignored: tuple[str, ...] = (),
         **fields: Any,
     ) -> Image:
+        known_only(options, PipArguments.__annotations__, f"Image.{method}")
         found = packages(method, names)
         if not (found or fields.get("requirements") or fields.get("pyproject")):
             return self
-        return self._add(PipInstall(packages=found, method=method, **fields), options, ignored=ignored)
+        index = {name: options[name] for name in PIP_ONLY if options.get(name)}  # type: ignore[literal-required]
+        common: StepArguments = {k: v for k, v in options.items() if k not in PIP_ONLY}  # type: ignore[assignment]
+        step = PipInstall(packages=found, method=method, **index, **fields)
+        return self._add(step, common, ignored=ignored)
 
     def _argv(self, what: str, values: Any) -> Image:
         if isinstance(values, str):
@@ -561,44 +509,8 @@ class Image:
         return f"<Image {', '.join((self.base.KIND, *(step_name(item.step) for item in self.items)))}>"
 
 
-def step_name(step: Step) -> str:
-    """The method by which the user asked for a step.
-
-    >>> step_name(Setting(what="env"))
-    'env'
-    """
-    if isinstance(step, Setting):
-        return step.what
-    return getattr(step, "method", "") or step.KIND
-
-
 _remote = remote_path  # methods have a parameter of that name
 
 
 def _based(base: Base, **more: Any) -> Image:
     return Image(base=base, force=base.force_build, **more)
-
-
-def _python_version(name: str, version: object) -> str | None:
-    if version is None:
-        return None
-    if not isinstance(version, str):
-        about = f': write "{version}" (3.1 and 3.10 are the same number)' if isinstance(version, float) else ""
-        what = "a number" if isinstance(version, int | float) else type(version).__name__
-        raise TypeError(f"{here()}: {name} must be a string, not {what}{about}")
-    if not PYTHON.fullmatch(version):
-        raise invalid(f"{name}={version!r} isn't a version of Python 3", hint=f'For example {name}="3.11".')
-    return version
-
-
-def _build_function(function: Any) -> Callable[..., Any]:
-    """A function that a build can find again: one with a name of its own at the top of a module."""
-    if not callable(function) or not hasattr(function, "__code__"):
-        what = f"{type(function).__name__} ({function!r})"
-        raise invalid(f"Image.run_function takes a plain Python function, not {what}")
-    if "<" in function.__qualname__.removesuffix(">") or function.__name__ == "<lambda>":
-        raise invalid(
-            f"Image.run_function can't use {function.__qualname__}: a build must find it by name",
-            hint="Define it with def at the top of the file.",
-        )
-    return function  # type: ignore[no-any-return]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Union
 
 from attrs import evolve, field, frozen
 
-from slipway.dsl.declaration import LocalSource, Step, StepOptions
+from slipway.dsl.declaration import LocalSource, Setting, Step, StepOptions
 from slipway.dsl.origin import here, invalid
 from slipway.dsl.patterns import FilePatternMatcher, PatternSet
 from slipway.dsl.resources import checked_gpu
@@ -22,6 +23,7 @@ Ignore = Union["tuple[str, ...]", FilePatternMatcher, Callable[[Path], bool]]
 Packages = Union[str, "list[str]", "tuple[str, ...]"]
 
 # Where the files that a step reads lie while it runs; fixed, so that a file's name and place are no identity.
+PYTHON = re.compile(r"3\.\d{1,2}(\.\d+)?t?")
 BUILD_FOLDER = "/.slipway/build"
 
 
@@ -32,6 +34,19 @@ class StepArguments(TypedDict, total=False):
     secrets: Iterable[Secret] | None
     gpu: str | list[str] | None
     force_build: bool
+
+
+class PipArguments(StepArguments, total=False):
+    """What the steps take that install Python packages."""
+
+    find_links: str | None
+    index_url: str | None
+    extra_index_url: str | None
+    pre: bool
+    extra_options: str
+
+
+PIP_ONLY = frozenset(PipArguments.__annotations__) - frozenset(StepArguments.__annotations__)
 
 
 @frozen(kw_only=True, eq=False)
@@ -129,3 +144,39 @@ def checked_ignore(ignore: Any, method: str) -> Ignore:
     if callable(ignore):
         return ignore  # type: ignore[no-any-return]
     return PatternSet(strings(method, ignore)).patterns
+
+
+def checked_python(name: str, version: object) -> str | None:
+    if version is None:
+        return None
+    if not isinstance(version, str):
+        about = f': write "{version}" (3.1 and 3.10 are the same number)' if isinstance(version, float) else ""
+        what = "a number" if isinstance(version, int | float) else type(version).__name__
+        raise TypeError(f"{here()}: {name} must be a string, not {what}{about}")
+    if not PYTHON.fullmatch(version):
+        raise invalid(f"{name}={version!r} isn't a version of Python 3", hint=f'For example {name}="3.11".')
+    return version
+
+
+def build_function(function: Any) -> Callable[..., Any]:
+    """A function that a build can find again: one with a name of its own at the top of a module."""
+    if not callable(function) or not hasattr(function, "__code__"):
+        what = f"{type(function).__name__} ({function!r})"
+        raise invalid(f"Image.run_function takes a plain Python function, not {what}")
+    if "<" in function.__qualname__.removesuffix(">") or function.__name__ == "<lambda>":
+        raise invalid(
+            f"Image.run_function can't use {function.__qualname__}: a build must find it by name",
+            hint="Define it with def at the top of the file.",
+        )
+    return function  # type: ignore[no-any-return]
+
+
+def step_name(step: Step) -> str:
+    """The method by which the user asked for a step.
+
+    >>> step_name(Setting(what="env"))
+    'env'
+    """
+    if isinstance(step, Setting):
+        return step.what
+    return getattr(step, "method", "") or step.KIND

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from slipway.dsl.partial import Partial
 
 Seconds = int | float
-YEAR = 366 * 86_400
+LONGEST = 30 * 86_400
 UNLIMITED, AS_NEEDED = Resources(), Autoscaling()
 
 
@@ -183,8 +183,8 @@ def _times(options: Mapping[str, Any]) -> dict[str, Any]:
         raise invalid("timeout=None: a function always has a timeout", hint="Write the most seconds it may take.")
     startup = options.get("startup_timeout")
     return {
-        "timeout_ms": checked_seconds("timeout", timeout, 0.001, YEAR),
-        "startup_timeout_ms": None if startup is None else checked_seconds("startup_timeout", startup, 0.001, YEAR),
+        "timeout_ms": checked_seconds("timeout", timeout, 1, LONGEST),
+        "startup_timeout_ms": None if startup is None else checked_seconds("startup_timeout", startup, 1, LONGEST),
     }
 
 

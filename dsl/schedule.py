@@ -15,11 +15,6 @@ class Cron:
 
     >>> Cron("0 3 * * 1", timezone="Europe/Berlin").decl.timezone
     'Europe/Berlin'
-    >>> Cron("0 3 * *")
-    Traceback (most recent call last):
-    ...
-    slipway.dsl.errors.InvalidError: ...: a cron expression has five fields, '0 3 * *' has 4
-    They are: minute hour day month weekday.
     """
 
     decl: CronDecl
@@ -27,11 +22,6 @@ class Cron:
     def __init__(self, cron_string: str, timezone: str = "UTC") -> None:
         fields = text_argument(cron_string, "a cron expression").split()
         timezone = text_argument(timezone, "timezone=")
-        if len(fields) != 5:
-            raise invalid(
-                f"a cron expression has five fields, {cron_string!r} has {len(fields)}",
-                hint="They are: minute hour day month weekday.",
-            )
         self.__attrs_init__(CronDecl(expression=" ".join(fields), timezone=timezone, origin=here()))
 
 

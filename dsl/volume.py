@@ -120,21 +120,3 @@ def checked_volumes(volumes: Any) -> tuple[tuple[str, Volume], ...]:
                 hint=f'Write volumes={{"{path}": slipway.Volume.from_name("...", create_if_missing=True)}}.',
             )
     return tuple((str(path), volume) for path, volume in volumes.items())
-
-
-def path_fault(path: str) -> str | None:
-    """What is wrong with a path to mount a volume at, if anything.
-
-    >>> path_fault("/data"), path_fault("/tmp/")
-    (None, 'a volume cannot be mounted at /tmp')
-    >>> path_fault("data")
-    'the path is not absolute'
-    """
-    if not path.startswith("/"):
-        return "the path is not absolute"
-    plain = str(PurePosixPath("/" + path.lstrip("/")))
-    if plain in {"/", "/root", "/tmp"}:  # noqa: S108 - a path in the container
-        return f"a volume cannot be mounted at {plain}"
-    if path.rstrip("/") != plain or ".." in PurePosixPath(plain).parts:
-        return f"the path is not in its plain form: {plain} is meant" if ".." not in path else 'the path has ".." in it'
-    return None
