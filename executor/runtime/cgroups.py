@@ -48,8 +48,13 @@ class Cgroups:
         return tuple(str(hierarchy.folder) for hierarchy in self.hierarchies)
 
     def make(self, name: str, limits: Limits) -> Group:
-        """A group with these limits in force, in every hierarchy."""
-        group = Group(parts=tuple((hierarchy, hierarchy.folder / name) for hierarchy in self.hierarchies))
+        """A group with these limits in force, in the hierarchies that have something to do: an idle memory group costs
+        several milliseconds at its end."""
+        group = Group(
+            parts=tuple(
+                (hierarchy, hierarchy.folder / name) for hierarchy in self.hierarchies if _limits(hierarchy, limits)
+            )
+        )
         try:
             for hierarchy, folder in group.parts:
                 folder.mkdir(exist_ok=True)
@@ -102,8 +107,9 @@ class Group:
     parts: tuple[tuple[Hierarchy, Path], ...] = ()
 
     def procs(self) -> tuple[str, ...]:
-        """The files to write a process into."""
-        return tuple(str(folder / "cgroup.procs") for _, folder in self.parts)
+        """The files that a process of one thread joins them by. (`tasks` of version 1 takes no lock of the whole
+        system for that: 0.2 ms instead of 10.)"""
+        return tuple(str(folder / ("cgroup.procs" if way.unified else "tasks")) for way, folder in self.parts)
 
     def oom_kills(self) -> int:
         """How many processes the memory limit has killed so far."""

@@ -84,7 +84,7 @@ class NativeProcess:
         os.close(descriptor)
 
     def finish(self, how: Exit) -> None:
-        """It has ended: what it wrote is in the pipes by now. Children of it that still hold them are not waited for."""
+        """It has ended, and what it wrote is in the pipes by now. Its children may still hold them: nobody waits for those."""
         if self._exit is None:
             self._exit = how
             try:
@@ -246,15 +246,15 @@ class NativeContainer:
                 self._control.send(json.dumps(message).encode())
 
     async def _send_with(self, message: dict[str, object], descriptors: list[int]) -> None:
+        packet = json.dumps(message).encode()
         while self._control is not None:
             try:
-                socket.send_fds(self._control, [json.dumps(message).encode()], descriptors)
+                socket.send_fds(self._control, [packet], descriptors)
+                return
             except BlockingIOError:  # hundreds of starts are under way
                 await self._writable(self._control)
             except OSError:
                 break
-            else:
-                return
         raise RuntimeUnavailable(f"container {self._name} has ended", hint="`slipway app logs` may say why.")
 
     async def _writable(self, control: socket.socket) -> None:

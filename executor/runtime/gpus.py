@@ -48,7 +48,7 @@ def find(deadline: float = DEADLINE_SECONDS, program: tuple[str, ...] | None = N
 
 def ask() -> dict[str, object]:
     """What NVML says; in the child only."""
-    import pynvml
+    import pynvml  # type: ignore[import-untyped]
 
     try:
         pynvml.nvmlInit()

@@ -27,7 +27,7 @@ def main(control_descriptor: int, layout_descriptor: int) -> NoReturn:
     """Never returns: this process belongs to the container."""
     control = socket.socket(fileno=control_descriptor)
     try:
-        with open(layout_descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
+        with open(layout_descriptor, "rb") as file:
             layout = json.loads(file.read())
         _close_all_but(control_descriptor)
         made = _Build(layout).run()
@@ -83,10 +83,8 @@ class _Build:
 
     def _build(self) -> None:
         layout = self.layout
-        for path in layout["groups"]:
-            self.doing = "joining its control group"
-            with open(path, "w") as file:  # noqa: PTH123 - no pathlib here, for a quick start
-                file.write("0")
+        self.doing = "finding its control group"
+        groups = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in layout["groups"]]
         self.doing = "new namespaces"
         kernel.unshare(layout["namespaces"])
         kernel.make_private()
@@ -113,6 +111,10 @@ class _Build:
         kernel.drop_old_root()
         os.chdir("/")
         os.umask(0o022)
+        self.doing = "joining its control group"  # only now: mounting is slow inside a fresh memory group
+        for descriptor in groups:
+            os.write(descriptor, b"0")
+            os.close(descriptor)
         kernel.keep_capabilities(layout["capabilities"])
 
     def _clone(self, step: dict[str, Any]) -> tuple[int | None, bool]:
@@ -135,7 +137,7 @@ class _Build:
         elif what == "folder":
             os.mkdir(target, rest[0])  # noqa: PTH102
         elif what == "link":
-            os.symlink(rest[0], target)
+            os.symlink(rest[0], target)  # noqa: PTH211
         elif what == "file":
             os.close(os.open(target, os.O_CREAT | os.O_WRONLY, rest[0]))
         else:
@@ -150,7 +152,7 @@ class _Build:
             self._make(target if is_folder else os.path.dirname(target))  # noqa: PTH120
             if not is_folder:
                 os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
-                self.made.append(os.path.realpath(target))
+                self._remember(target)
         kernel.attach(tree, target)
         os.close(tree)
 
@@ -160,7 +162,11 @@ class _Build:
             return
         self._make(os.path.dirname(folder))  # noqa: PTH120
         os.mkdir(folder, 0o755)  # noqa: PTH102
-        self.made.append(os.path.realpath(folder))
+        self._remember(folder)
+
+    def _remember(self, path: str) -> None:
+        if not path.startswith(("/dev/", "/run/")):  # those are never kept
+            self.made.append(os.path.realpath(path))
 
 
 class _Init:
@@ -191,10 +197,7 @@ class _Init:
             self.control.send(json.dumps(message).encode())
 
     def serve(self) -> bool:
-        try:
-            data, descriptors, _, _ = socket.recv_fds(self.control, 4096, 4, socket.MSG_CMSG_CLOEXEC)
-        except ConnectionResetError:
-            return False
+        data, descriptors = kernel.receive(self.control)
         if not data:
             return False
         message = json.loads(data)

@@ -5,6 +5,7 @@ Numbers of system calls from 424 on are the same on every architecture, so they 
 
 from __future__ import annotations
 
+import array
 import ctypes
 import fcntl
 import os
@@ -77,7 +78,11 @@ def setns(descriptor: int, flags: int) -> None:
 def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -> None:
     _check(
         _libc.mount(
-            os.fsencode(source), os.fsencode(target), os.fsencode(kind), ctypes.c_ulong(flags), os.fsencode(data) or None
+            os.fsencode(source),
+            os.fsencode(target),
+            os.fsencode(kind),
+            ctypes.c_ulong(flags),
+            os.fsencode(data) or None,
         ),
         target,
     )
@@ -157,6 +162,21 @@ def keep_capabilities(mask: int) -> None:
     low, high = mask & 0xFFFFFFFF, mask >> 32
     sets = struct.pack("<IIIIII", low, low, 0, high, high, 0)
     _check(_libc.capset(header, sets), "capset")
+
+
+def receive(link: socket.socket) -> tuple[bytes, list[int]]:
+    """One packet and its descriptors; b"" at the end. (`socket.recv_fds` of Python 3.11 drops its flags, and without
+    this one every descriptor would be inherited by every process.)"""
+    descriptors = array.array("i")
+    try:
+        room = socket.CMSG_LEN(4 * descriptors.itemsize)
+        data, ancillary, _, _ = link.recvmsg(65536, room, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        return b"", []
+    for level, kind, value in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(value[: len(value) - len(value) % descriptors.itemsize])
+    return data, list(descriptors)
 
 
 def sync_file_system(descriptor: int) -> None:

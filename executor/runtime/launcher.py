@@ -20,7 +20,6 @@ import os
 import select
 import signal
 import socket
-import sys
 
 from . import init, kernel
 
@@ -28,7 +27,7 @@ from . import init, kernel
 def main(descriptor: int) -> int:
     """`descriptor` is that of the engine's socket; what else there is to know comes over it."""
     link = socket.socket(fileno=descriptor)
-    first, (lock,), _, _ = socket.recv_fds(link, 65536, 1, socket.MSG_CMSG_CLOEXEC)
+    first, (lock,) = kernel.receive(link)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # Ctrl-C in a terminal is for the engine to handle
     try:
@@ -106,10 +105,7 @@ class _Launcher:
 
     def serve(self) -> bool:
         """Handle one message; False when the engine is gone."""
-        try:
-            data, descriptors, _, _ = socket.recv_fds(self.link, 65536, 4, socket.MSG_CMSG_CLOEXEC)
-        except ConnectionResetError:
-            return False
+        data, descriptors = kernel.receive(self.link)
         if not data:
             return False
         message = json.loads(data)
@@ -162,5 +158,3 @@ def boot(folder: str) -> str:
         "from slipway.executor.runtime.launcher import main\n"
         "sys.exit(main(int(sys.argv[1])))\n"
     )
-
-

@@ -224,7 +224,7 @@ def _described(path: str) -> list[object]:
     if stat.S_ISDIR(mode):
         return ["folder", *about, _attribute(path, OPAQUE) == b"y"]
     if stat.S_ISLNK(mode):
-        return ["link", *owner, os.readlink(path)]
+        return ["link", *owner, os.readlink(path)]  # noqa: PTH115
     if stat.S_ISCHR(mode) and status.st_rdev == 0:
         return ["gone"]
     return ["special", *about, stat.S_IFMT(mode), status.st_rdev]

@@ -1,4 +1,4 @@
-"""What the first process of a container is to build, decided from plain values. Nothing here waits, sleeps, opens or spawns.
+"""What a container's first process is to build, from plain values. Nothing here waits, sleeps, opens or spawns.
 
 The root is an overlay of trees, image layers and two skeletons. Below it `POINTS` are overlays of their own that have
 the host's folder of that name at the bottom, because an overlay of the host's whole root is refused without root.
@@ -15,10 +15,11 @@ from slipway.executor.ports import ContainerSpec
 
 from . import kernel
 
-# The host's folders that a container sees. The state of the package manager is needed to install or to list packages;
-# the rest of /var is other people's data and is not there.
-POINTS = ("usr", "etc", "opt", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "var/lib/dpkg")
+# The host's folders that a container sees, and those that a build step sees besides: the state of the package manager.
+# The rest of /var is other people's data and is not there.
+POINTS = ("usr", "etc", "opt", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
 BUILD_POINTS = (
+    "var/lib/dpkg",
     "var/lib/apt",
     "var/lib/aspell",
     "var/lib/binfmts",
@@ -134,9 +135,9 @@ def _steps() -> Iterable[tuple[Any, ...]]:
     yield "mount", "/proc", "proc", plain | kernel.MS_NOEXEC, ""
     yield "mount", "/dev", "tmpfs", kernel.MS_NOSUID | kernel.MS_NOEXEC, "mode=755,size=1m"
     yield "folder", "/dev/pts", 0o755
-    yield "folder", "/dev/shm", 0o1777
+    yield "folder", "/dev/shm", 0o1777  # noqa: S108 - the container's own
     yield "mount", "/dev/pts", "devpts", kernel.MS_NOSUID | kernel.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620"
-    yield "mount", "/dev/shm", "tmpfs", plain, "mode=1777"
+    yield "mount", "/dev/shm", "tmpfs", plain, "mode=1777"  # noqa: S108
     for link, to in DEVICE_LINKS:
         yield "link", link, to
     yield "mount", "/run", "tmpfs", plain, "mode=755"

@@ -45,7 +45,7 @@ class Link:
         program = memory_file(boot(str(Path(__file__).parent)).encode())  # every container sees the command line
         try:
             with theirs:
-                self._keeper = subprocess.Popen(
+                self._keeper = subprocess.Popen(  # noqa: ASYNC220 - a millisecond, once
                     [sys.executable, "-I", "-S", "-", str(theirs.fileno())],
                     pass_fds=(theirs.fileno(),),
                     stdin=program,

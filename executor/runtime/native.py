@@ -34,7 +34,10 @@ REFUSED = (
     ("micromamba", f"the native runtime has no conda environments; say `debian_slim`, or {DOCKER}"),
     ("micromamba_install", f"the native runtime has no conda environments; say `pip_install`, or {DOCKER}"),
 )
-NO_ROOT = ("apt_install", f"the native runtime installs system packages only as root; run the engine as root, or {DOCKER}")
+NO_ROOT = (
+    "apt_install",
+    f"the native runtime installs system packages only as root; run the engine as root, or {DOCKER}",
+)
 
 
 class NativeRuntime:
@@ -323,19 +326,23 @@ def _locked(path: Path) -> int:
     """The lock that a launcher's keeper holds until its last container is dead; one of a killed engine ends at once."""
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                os.close(descriptor)
-                raise RuntimeUnavailable(
-                    f"the containers of {path.parent.parent} belong to another engine that is still running",
-                    hint="`slipway down` ends it.",
-                ) from None
-            time.sleep(0.005)  # in a thread; flock has no deadline of its own
-        else:
-            return descriptor
+    while not _flock(descriptor):
+        if time.monotonic() > deadline:
+            os.close(descriptor)
+            raise RuntimeUnavailable(
+                f"the containers of {path.parent.parent} belong to another engine that is still running",
+                hint="`slipway down` ends it.",
+            )
+        time.sleep(0.005)  # in a thread; flock has no deadline of its own
+    return descriptor
+
+
+def _flock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager

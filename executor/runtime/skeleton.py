@@ -51,8 +51,8 @@ def read_shape(*, rootless: bool, top: Path = Path("/")) -> Shape:
     folders, links = [], []
     for point in POINTS + BUILD_POINTS:
         path = top / point
-        if path.is_symlink() and "/" not in point and (top / os.readlink(path)).is_relative_to(top / "usr"):
-            links.append((point, str((top / os.readlink(path)).relative_to(top))))
+        if path.is_symlink() and "/" not in point and (top / path.readlink()).is_relative_to(top / "usr"):
+            links.append((point, str((top / path.readlink()).relative_to(top))))
         elif path.is_dir():
             folders.append(point)
     hidden = set(_secret(top / "etc")) | set(HIDDEN_ETC)
@@ -190,7 +190,7 @@ def _fill_venv(venv: Path, interpreter: Interpreter) -> None:
 
 
 def _copy_pip(packages: Path) -> None:
-    """Our own pip, byte for byte with its times, so that its compiled files stay good: a build needs no network for it."""
+    """Our own pip with the times of its files, so that the compiled ones stay good; it needs no network."""
     pip = importlib.metadata.distribution("pip")
     root = Path(str(pip.locate_file("")))
     info = [path for path in root.glob("pip-*.dist-info") if path.name.startswith(f"pip-{pip.version}.")]
