@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from attrs import frozen
 
@@ -44,9 +45,9 @@ class Volume:
     folder: str
 
 
-@frozen(kw_only=True)
-class FileStat:
-    """What tells a file that is unchanged from one that isn't, and the digest that it had."""
+class FileStat(NamedTuple):
+    """What tells a file that is unchanged from one that isn't, and the digest that it had. (Ten thousand are read at a
+    time, so this is the one value here that is not an attrs class.)"""
 
     path: str
     size: int
@@ -353,18 +354,13 @@ class State:
 
         def act(connection: sqlite3.Connection) -> dict[str, FileStat]:
             rows = connection.execute(query, (folder, prefix, prefix[:-1] + "0"))  # "0" is what follows "/"
-            return {
-                row[0]: FileStat(
-                    path=row[0], size=row[1], mtime_ns=row[2], inode=row[3], ctime_ns=row[4], digest=row[5]
-                )
-                for row in rows
-            }
+            return {row[0]: FileStat._make(row) for row in rows}
 
         return self._database.read_here(act)
 
     async def record_files(self, files: Iterable[FileStat], gone: Iterable[str] = ()) -> None:
         """Remember the digests of files, and forget files that are gone."""
-        rows = [(f.path, f.size, f.mtime_ns, f.inode, f.ctime_ns, f.digest) for f in files]
+        rows = list(files)
         paths = [(path,) for path in gone]
 
         def act(connection: sqlite3.Connection) -> None:

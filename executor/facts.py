@@ -1,0 +1,109 @@
+"""Gathering the facts that a plan is made of: the world is read once, in threads, and never waited for on the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Mapping
+
+from slipway.compiler.facts import (
+    BaseNeed,
+    Fact,
+    Facts,
+    Missing,
+    Need,
+    SecretFact,
+    SecretNeed,
+    TextNeed,
+    TreeNeed,
+    VolumeFact,
+    VolumeNeed,
+)
+from slipway.dsl.errors import NotFoundError
+
+from .ports import Runtime
+from .store.seal import Seal
+from .store.state import State
+from .tasks import all_of
+from .trees import TreeReading, read_text, read_tree
+
+Values = Mapping[str, Mapping[str, str]]  # slot -> key -> value
+
+
+async def gather(
+    needs: Iterable[Need],
+    *,
+    runtime: Runtime,
+    state: State,
+    seal: Seal,
+    app: str,
+    secrets: Values | None = None,
+    notes: tuple[tuple[str, str], ...] = (),
+) -> Facts:
+    """Meet every need; what can't be met is a `Missing` with the way out. `secrets` are the present values.
+
+    `notes` come after those of the runtime. Raises `RuntimeUnavailable` where the runtime can't be reached at all.
+    """
+    wanted = tuple(needs)
+    gathering = _Gathering(runtime=runtime, state=state, seal=seal, app=app, secrets=secrets or {})
+    ability = await runtime.ability()
+    reading = asyncio.Semaphore(2)  # trees at a time: one reads the disk while the other hashes
+
+    async def meet(need: Need) -> Fact:
+        async with reading:
+            return await gathering.meet(need)
+
+    found = await all_of(meet(need) for need in wanted)
+    return Facts(
+        runtime=runtime.name,
+        found=tuple(zip(wanted, found, strict=True)),
+        refusals=ability.refusals,
+        notes=(*ability.notes, *notes),
+    )
+
+
+class _Gathering:
+    def __init__(self, *, runtime: Runtime, state: State, seal: Seal, app: str, secrets: Values) -> None:
+        self._runtime = runtime
+        self._state = state
+        self._seal = seal
+        self._app = app
+        self._secrets = secrets
+
+    async def meet(self, need: Need) -> Fact:
+        match need:
+            case BaseNeed():
+                return await self._base(need)
+            case TreeNeed():
+                return await self._tree(need)
+            case TextNeed():
+                return await asyncio.to_thread(read_text, need.path)
+            case SecretNeed():
+                return await self._secret(need)
+            case VolumeNeed():
+                return VolumeFact(exists=await self._state.volume(need.name) is not None)
+
+    async def _base(self, need: BaseNeed) -> Fact:
+        try:
+            return await self._runtime.resolve(need.kind, need.ref)
+        except NotFoundError as error:
+            return Missing(summary=error.message, hint=error.hint)
+
+    async def _tree(self, need: TreeNeed) -> Fact:
+        def read() -> TreeReading:
+            return read_tree(need.source, self._state.files_below(os.path.realpath(need.source.local)))
+
+        reading = await asyncio.to_thread(read)
+        await self._state.record_files(reading.hashed, reading.gone)
+        return reading.fact
+
+    async def _secret(self, need: SecretNeed) -> Fact:
+        values = self._secrets.get(need.slot)
+        if values is None:
+            return Missing(
+                summary=f"the values of secret {need.slot} did not come with the declaration",
+                hint="Make the plan with the same slipway as the engine's: slipway plan",
+            )
+        mac = self._seal.mac(need.slot, values)
+        sealed = self._seal.seal(values)
+        return SecretFact(version=await self._state.secret_version(self._app, need.slot, mac, sealed))
