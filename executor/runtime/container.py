@@ -84,7 +84,7 @@ class NativeProcess:
         os.close(descriptor)
 
     def finish(self, how: Exit) -> None:
-        """It has ended, and what it wrote is in the pipes by now. Its children may still hold them: nobody waits for those."""
+        """It has ended, and what it wrote is in the pipes by now. Its children may still hold them: not waited for."""
         if self._exit is None:
             self._exit = how
             try:
@@ -251,7 +251,7 @@ class NativeContainer:
             try:
                 socket.send_fds(self._control, [packet], descriptors)
                 return
-            except BlockingIOError:  # hundreds of starts are under way
+            except BlockingIOError:  # noqa: PERF203 - hundreds of starts are under way
                 await self._writable(self._control)
             except OSError:
                 break
