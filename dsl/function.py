@@ -217,8 +217,8 @@ class Function(Generic[P, R, L]):
         try:
             signature.bind(*args, **kwargs)
         except TypeError as error:
-            shown = signature.replace(return_annotation=inspect.Signature.empty)
-            raise TypeError(f"{here()}: {error}: the function is {self.name}{shown}") from None
+            bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+            raise TypeError(f"{here()}: {error}: the function is {self.name}{inspect.Signature(bare)}") from None
 
     def warn_if_mounted(self) -> None:
         """Say that a function with volumes runs without them here."""

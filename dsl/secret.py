@@ -45,6 +45,7 @@ class Secret:
         Traceback (most recent call last):
         ...
         slipway.dsl.errors.InvalidError: ...: the value of TOKEN must be a string, not int
+        Write str(...).
         """
         values = checked_env(env_dict, "Secret.from_dict")
         return cls(kind="dict", values=values, keys=tuple(k for k, _ in values), origin=here())

@@ -99,7 +99,8 @@ def worker_app() -> Running | None:
 
 def set_runner(make: Callable[[], Runner]) -> None:
     """Say how to get a `Runner`; it is made when first needed."""
-    _Program.make_runner, _Program.runner = make, None
+    if _Program.make_runner is not make:
+        _Program.make_runner, _Program.runner = make, None
 
 
 def the_runner() -> Runner:

@@ -1,0 +1,289 @@
+"""Calling functions through handles: where a call goes, what is refused before it is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import cloudpickle
+import pytest
+
+import slipway
+from slipway.dsl.errors import ExecutionError, InvalidError
+from slipway.dsl.session import FunctionRef, Running, current_session
+
+from .conftest import LocalRunner
+
+app = slipway.App("calls")
+
+
+@app.function()
+def add(x: int, y: int = 0) -> int:
+    return x + y
+
+
+@app.function()
+def divide(x: int) -> float:
+    return 1 / x
+
+
+@app.function()
+async def later(x: int) -> int:
+    await asyncio.sleep(0)
+    return x
+
+
+@app.function()
+def count(n: int) -> Any:
+    yield from range(n)
+
+
+@app.function(volumes={"/data": slipway.Volume.from_name("data")})
+def stored() -> int:
+    return 1
+
+
+@app.function()
+def loose(*args: int, **kwargs: int) -> int:
+    return sum(args) + sum(kwargs.values())
+
+
+def test_remote_goes_through_the_running_app(runner: LocalRunner) -> None:
+    with app.run() as running:
+        assert running is app and app.app_id == "ap-1"
+        assert add.remote(1, y=2) == 3
+        assert asyncio.run(add.remote.aio(4)) == 4
+    assert runner.session_.asked[0] == FunctionRef(app="ap-1", name="add")
+    assert runner.seen == ["run calls", "end calls"]
+    assert app.app_id is None and current_session.get() is None
+
+
+def test_threads_reach_the_running_app(runner: LocalRunner) -> None:
+    results: list[int] = []
+    with app.run():
+        thread = threading.Thread(target=lambda: results.append(add.remote(2, 3)))
+        thread.start()
+        thread.join()
+    assert results == [5]
+
+
+def test_async_run(runner: LocalRunner) -> None:
+    async def main() -> list[int]:
+        async with app.run():
+            return [await add.remote.aio(1, 1), add.remote(2, 2)]
+
+    assert asyncio.run(main()) == [2, 4]
+    assert runner.seen == ["run calls", "end calls"]
+
+
+def test_without_a_running_app() -> None:
+    with pytest.raises(ExecutionError, match=r"test_calls.py:\d+: add.remote\(\) needs the app to be running") as caught:
+        add.remote(1)
+    assert "with app.run():" in caught.value.hint and "slipway run" in caught.value.hint
+
+
+def test_called_directly() -> None:
+    with pytest.raises(InvalidError, match=r"Use add.remote\(...\) to run it in a worker, or add.local"):
+        add(1)
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "message"),
+    [
+        ((), {}, "missing a required argument: 'x'"),
+        ((1, 2, 3), {}, "too many positional arguments"),
+        ((1,), {"z": 2}, "unexpected keyword argument 'z'"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_sending(
+    runner: LocalRunner, args: tuple[Any, ...], kwargs: dict[str, Any], message: str
+) -> None:
+    with app.run(), pytest.raises(TypeError, match=message) as caught:
+        add.remote(*args, **kwargs)
+    assert "the function is add(x, y=0)" in str(caught.value)
+    assert runner.session_.asked == []
+
+
+def test_loose_arguments_fit(runner: LocalRunner) -> None:
+    with app.run():
+        assert loose.remote(1, 2, a=3) == 6
+
+
+def test_local() -> None:
+    assert add.local(1, 2) == 3
+    assert asyncio.run(later.local(5)) == 5
+    assert asyncio.run(later.local.aio(6)) == 6
+    assert asyncio.run(add.local.aio(7)) == 7
+    assert list(count.local(3)) == [0, 1, 2]
+    with pytest.warns(UserWarning, match="without the function's volumes"):
+        assert stored.local() == 1
+
+
+def test_map_is_lazy_and_zips_to_the_shortest(runner: LocalRunner) -> None:
+    taken = []
+
+    def inputs() -> Any:
+        for x in range(3):
+            taken.append(x)
+            yield x
+
+    with app.run():
+        results = add.map(inputs(), [10, 20, 30, 40])
+        assert taken == []
+        assert next(results) == 10 and taken == [0]
+        assert list(results) == [21, 32]
+        assert list(add.map([1, 2], kwargs={"y": 5})) == [6, 7]
+        assert list(add.starmap([(1, 2), (3,)])) == [3, 3]
+
+
+def test_map_exceptions(runner: LocalRunner) -> None:
+    with app.run():
+        with pytest.raises(ZeroDivisionError):
+            list(divide.map([1, 0, 2]))
+        one, error, half = divide.map([1, 0, 2], return_exceptions=True)
+        assert (one, half) == (1, 0.5) and isinstance(error, ZeroDivisionError)
+        divide.for_each([1, 0], ignore_exceptions=True)
+        with pytest.raises(ZeroDivisionError):
+            divide.for_each([0])
+
+
+def test_map_aio_takes_both_kinds_of_iterables(runner: LocalRunner) -> None:
+    async def numbers() -> AsyncIterator[int]:
+        for x in (1, 2, 3):
+            yield x
+
+    async def main() -> list[Any]:
+        async with app.run():
+            mapped = [r async for r in add.map.aio(numbers(), [10, 20])]
+            starred = [r async for r in add.starmap.aio([(1, 2), (3, 4)])]
+            await add.for_each.aio([1])
+            unused = add.map.aio([1])
+            await unused.aclose()
+            return [mapped, starred]
+
+    assert asyncio.run(main()) == [[11, 22], [3, 7]]
+
+
+def test_a_map_that_nobody_asks_for_says_so() -> None:
+    with pytest.warns(UserWarning, match="add.map.* ran nothing, because nobody asked for its results"):
+        add.map([1])
+    add.map([1]).close()
+
+
+def test_a_map_in_a_running_loop_names_aio() -> None:
+    async def main() -> None:
+        add.map([1])
+
+    with pytest.raises(InvalidError, match=r"Use add.map.aio\(...\) in async code"):
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: add.map(), "takes one iterable for each argument"),
+        (lambda: add.map(3), "takes iterables, not int. For one input use add.remote"),
+        (lambda: add.map([1], [2], [3]), "too many positional arguments: the function is add"),
+        (lambda: add.map([1], kwargs={"z": 1}), "unexpected keyword argument 'z'"),
+    ],
+)
+def test_map_checks_its_arguments_at_once(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+def test_starmap_checks_each_input(runner: LocalRunner) -> None:
+    with app.run(), pytest.raises(TypeError, match="too many positional arguments"):
+        list(add.starmap([(1, 2), (1, 2, 3)]))
+
+
+def test_generators_wait_for_their_release() -> None:
+    for call in (count.remote, count.map):
+        with pytest.raises(InvalidError, match="count is a generator"):
+            call([1])
+    with pytest.raises(InvalidError, match=r"Function.remote_gen is not in this release"):
+        count.remote_gen(3)
+
+
+@pytest.mark.parametrize("name", ["spawn", "spawn_map", "with_options", "get_web_url", "with_batching"])
+def test_later_parts_say_so(name: str) -> None:
+    for call in (getattr(add, name), getattr(add, name).aio):
+        with pytest.raises(InvalidError, match=f"Function.{name} is not in this release of Slipway"):
+            call(1)
+
+
+def test_web_functions_are_called_by_url() -> None:
+    web = slipway.App("web")
+
+    @web.function(serialized=True)
+    @slipway.fastapi_endpoint()
+    def hello() -> str:
+        return "hello"
+
+    with pytest.raises(InvalidError, match="hello is a web endpoint and is called by its URL"):
+        hello.remote()
+    assert hello.local() == "hello"
+
+
+def test_looked_up_functions(runner: LocalRunner) -> None:
+    runner.session_.functions["query"] = lambda q: q.upper()
+    query = slipway.Function.from_name("search", "query")
+    assert query.remote("a") == "A"
+    assert runner.session_.asked == [FunctionRef(app="search", name="query")]
+    with pytest.raises(ExecutionError, match="its code isn't here"):
+        query.local("a")
+    with pytest.raises(InvalidError, match="is a method"):
+        slipway.Function.from_name("search", "Model.query")
+    with pytest.raises(InvalidError, match="an older version"):
+        slipway.Function.from_name("search", "query", version=3)
+
+
+def test_handles_are_pickled_by_name(runner: LocalRunner) -> None:
+    for dumps in (pickle.dumps, cloudpickle.dumps):
+        assert pickle.loads(dumps(add)) is add
+    with app.run():
+        data = pickle.dumps(add)
+        assert b"ap-1" in data
+    there = pickle.loads(data)
+    assert there is not add and repr(there) == "<Function add of ap-1>"
+    closure = cloudpickle.loads(cloudpickle.dumps(lambda: add))
+    assert closure() is add
+
+
+def test_in_a_worker(in_worker: Callable[[Running], None], runner: LocalRunner) -> None:
+    in_worker(Running(app_id="ap-9", session=runner.session_))
+    assert not slipway.is_local()
+    runner.session_.functions.update(add=add.raw)
+    assert add.remote(1, 1) == 2
+    assert runner.session_.asked == [FunctionRef(app="ap-9", name="add")]
+    data = pickle.dumps(add)
+    assert b"ap-9" in data and pickle.loads(data) is add
+    other = slipway.Function.from_name("other", "add")
+    other.remote(1)
+    assert runner.session_.asked[-1] == FunctionRef(app="other", name="add")
+    assert stored.local() == 1  # mounted here, so nothing to warn of
+    with pytest.raises(InvalidError, match="while the file is being imported"):
+        app.run().__enter__()
+
+
+def test_included_functions_go_to_the_app_that_runs(runner: LocalRunner) -> None:
+    common, whole = slipway.App("common"), slipway.App("whole")
+
+    @common.function(serialized=True)
+    def triple(x: int) -> int:
+        return 3 * x
+
+    whole.include(common)
+    with whole.run():
+        assert triple.remote(2) == 6
+    assert runner.session_.asked == [FunctionRef(app="ap-1", name="triple")]
+
+
+def test_handles_look_like_their_functions() -> None:
+    assert (add.__name__, add.__module__, repr(add)) == ("add", __name__, "<Function add of calls>")
+    assert add.raw_function is add.raw
+    assert repr(add.remote) == "<add.remote>" and add.remote is add.remote
+    assert later.is_async and not add.is_async and count.is_generator
