@@ -1,0 +1,163 @@
+"""Whatever went wrong, told in one screen on stderr: what, where, what was found, what to do. Never our traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+import slipway
+from slipway.dsl.declaration import Fault
+from slipway.dsl.errors import DeclarationError, Error, ImageBuildError, InternalError
+
+from .output import Line, nearby, show
+
+MOST_FAULTS = 8
+LOG_LINES = 20
+FRAME_LINES = 24
+
+FLOORS = Path(__file__).resolve().parent.parent
+OURS = frozenset(
+    str(folder)
+    for folder in (
+        Path(slipway.__file__).resolve().parent,
+        *(
+            FLOORS / name
+            for name in ("cli", "dsl", "compiler", "executor", "executor/worker", "schedules", "endpoints")
+        ),
+    )
+)
+
+
+class UserFailure(Exception):
+    """The user's own code raised: `__cause__` is told with the user's frames, ours left out."""
+
+
+def report(error: BaseException) -> int:
+    """Tell what went wrong; returns the exit code."""
+    if isinstance(error, click.UsageError):
+        error.show()
+        return 2
+    if isinstance(error, click.ClickException):
+        show([(("error: ", "error"), error.format_message())], err=True)
+        return 1
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        show([("interrupted",)], err=True)
+        return 130
+    if isinstance(error, BrokenPipeError):
+        # Whoever read our output has had enough. Python would complain once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    if isinstance(error, UserFailure) and error.__cause__ is not None:
+        show(user_traceback(error.__cause__), err=True)
+        return 1
+    show(_lines(error), err=True)
+    return 1
+
+
+def _lines(error: BaseException) -> list[Line]:
+    if isinstance(error, DeclarationError):
+        return fault_lines(error.faults)
+    if isinstance(error, Error) and not isinstance(error, InternalError):
+        lines = [*_message("error: ", _shorten_paths(error.message))]
+        if isinstance(error, ImageBuildError) and error.log:
+            lines += [("",), (("  the end of its log:", "dim"),)]
+            lines += [(("  | ", "dim"), line) for line in error.log.splitlines()[-LOG_LINES:]]
+        if error.hint:
+            lines += [(line,) for line in _shorten_paths(error.hint).splitlines()]
+        return lines
+    return _bug(error)
+
+
+def _message(label: str, text: str) -> list[Line]:
+    first, *rest = text.splitlines() or [""]
+    return [((label, "error"), first), *((line,) for line in rest)]
+
+
+def _shorten_paths(text: str) -> str:
+    """Paths below the folder where the user stands, as they would write them."""
+    return text.replace(str(Path.cwd()) + os.sep, "")
+
+
+def fault_lines(faults: Sequence[Fault]) -> list[Line]:
+    """Faults of a declaration, worst first, each with its place and its way out."""
+    order = {"error": 0, "warning": 1, "note": 2}
+    lines: list[Line] = []
+    errors = sorted(faults, key=lambda fault: order.get(fault.severity, 3))
+    for fault in errors[:MOST_FAULTS]:
+        where = f"{nearby(fault.origin.file)}:{fault.origin.line}" if fault.origin.line else nearby(fault.origin.file)
+        address = f"{fault.address}: " if fault.address else ""
+        style = fault.severity if fault.severity in order else "error"
+        place = "" if fault.origin.file == "<unknown>" else f"{where}: "
+        head, *rest = fault.summary.splitlines() or [""]
+        lines.append(((f"{fault.severity}: ", style), (place, "bold"), f"{address}{_shorten_paths(head)}"))
+        lines += [(f"  {_shorten_paths(line)}",) for line in rest]
+        lines += [((f"  {_shorten_paths(line)}", "dim"),) for line in fault.found.splitlines()[-FRAME_LINES:]]
+        lines += [(f"  {_shorten_paths(line)}",) for line in fault.hint.splitlines()]
+    if len(errors) > MOST_FAULTS:
+        lines.append((f"and {len(errors) - MOST_FAULTS} more",))
+    return lines
+
+
+# --- the user's own exceptions ------------------------------------------------------------------------
+
+
+def user_traceback(error: BaseException) -> list[Line]:
+    """The traceback of a user's exception, and of what caused it, without our own frames."""
+    told = traceback.TracebackException.from_exception(error)
+    _only_users(told, set())
+    text = "".join(told.format()).rstrip()
+    return [(line,) for line in text.splitlines()]
+
+
+def _only_users(told: traceback.TracebackException, seen: set[int]) -> None:
+    if id(told) in seen:
+        return
+    seen.add(id(told))
+    told.stack[:] = [frame for frame in told.stack if not _is_ours(frame.filename)]
+    for inner in (told.__cause__, told.__context__):
+        if inner is not None:
+            _only_users(inner, seen)
+
+
+def _is_ours(filename: str) -> bool:
+    return filename.startswith(("<frozen ", "/.slipway/")) or os.path.dirname(filename) in OURS  # noqa: PTH120 - text
+
+
+# --- bugs ---------------------------------------------------------------------------------------------
+
+
+def _bug(error: BaseException) -> list[Line]:
+    """An error that nobody foresaw: say that it is ours, and keep its traceback where it can be sent from."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, InternalError):
+        text = error.message
+    lines: list[Line] = [(("this is a bug in slipway: ", "error"), text)]
+    kept = _keep(error)
+    if kept is not None:
+        lines.append((f"Its traceback is in {kept}",))
+    else:
+        lines += [(line,) for line in traceback.format_exception(error)]
+    if isinstance(error, InternalError) and error.hint:
+        lines.append((error.hint,))
+    return lines
+
+
+def _keep(error: BaseException) -> Path | None:
+    from slipway.engine_client import home_path
+
+    path = home_path() / "logs" / "bugs.log"
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with path.open("a") as file:
+            file.write(f"--- {stamp} {' '.join(sys.argv)}\n")
+            file.writelines(traceback.format_exception(error))
+    except OSError:  # a home that cannot be written to: the traceback goes to the screen instead
+        return None
+    return path

@@ -1,0 +1,113 @@
+"""What goes to the screen: pieces of text in named styles, coloured on a terminal and plain elsewhere."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+# A line is pieces, a piece is text or (text, style).
+Piece = str | tuple[str, str]
+Line = tuple[Piece, ...]
+
+STYLES: dict[str, dict[str, Any]] = {
+    "dim": {"dim": True},
+    "bold": {"bold": True},
+    "add": {"fg": "green"},
+    "update": {"fg": "yellow"},
+    "replace": {"fg": "magenta"},
+    "remove": {"fg": "red"},
+    "keep": {"dim": True},
+    "error": {"fg": "red", "bold": True},
+    "warning": {"fg": "yellow", "bold": True},
+    "note": {"fg": "cyan"},
+    "good": {"fg": "green", "bold": True},
+}
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person watches: a terminal that can move its cursor."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def has_colour(stream: TextIO) -> bool:
+    """NO_COLOR turns colour off, FORCE_COLOR on; else a terminal has it."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or is_terminal(stream)
+
+
+def paint(line: Line, *, colour: bool) -> str:
+    """
+    >>> paint(("a ", ("b", "add")), colour=False)
+    'a b'
+    >>> paint((("b", "add"),), colour=True)
+    '\\x1b[32mb\\x1b[0m'
+    """
+    return "".join(
+        piece if isinstance(piece, str) else click.style(piece[0], **STYLES[piece[1]]) if colour else piece[0]
+        for piece in line
+    ).rstrip()
+
+
+def show(lines: Iterable[Line], *, err: bool = False) -> None:
+    """Print lines to stdout, or to stderr."""
+    stream = sys.stderr if err else sys.stdout
+    colour = has_colour(stream)
+    text = "\n".join(paint(line, colour=colour) for line in lines)
+    stream.write(text + "\n")
+    stream.flush()
+
+
+def say(text: str, style: str | None = None, *, err: bool = False) -> None:
+    """Print one line."""
+    show([(text if style is None else (text, style),)], err=err)
+
+
+def width() -> int | None:
+    """How many columns there are; None where nobody watches and nothing needs to be cut."""
+    if os.environ.get("COLUMNS", "").isdigit() or is_terminal(sys.stdout):
+        return shutil.get_terminal_size().columns
+    return None
+
+
+def nearby(path: str) -> str:
+    """A path as the user would write it: relative where it lies below the folder they stand in.
+
+    >>> nearby(str(Path.cwd() / "app.py"))
+    'app.py'
+    """
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return path
+
+
+def duration(ms: int) -> str:
+    """
+    >>> [duration(ms) for ms in (4, 999, 1400, 14_200, 75_000, 3_700_000)]
+    ['< 1 s', '< 1 s', '1.4 s', '14 s', '1 min 15 s', '1 h 1 min']
+    """
+    seconds = ms / 1000
+    if seconds < 1:
+        return "< 1 s"
+    if seconds < 10:
+        return f"{seconds:.1f} s".replace(".0 s", " s")
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest} s"
+    hours, minutes_left = divmod(minutes, 60)
+    return f"{hours} h {minutes_left} min" if hours else f"{minutes} min {rest} s"
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    """
+    >>> count(1, "layer"), count(2, "layer"), count(2, "entry", "entries")
+    ('1 layer', '2 layers', '2 entries')
+    """
+    return f"{number} {one if number == 1 else many or one + 's'}"

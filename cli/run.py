@@ -1,0 +1,114 @@
+"""`slipway run`."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from slipway.dsl.errors import Error, InvalidError
+
+from .failure import UserFailure
+from .result import show_result
+from .screen import Screen
+from .signature import command_for
+from .source import as_module_option, connect, load, runtime_option
+
+if TYPE_CHECKING:
+    from slipway.loader import Loaded, Target
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@as_module_option
+@click.option("-q", "--quiet", is_flag=True, help="Show neither progress nor the workers' output.")
+@click.option("-w", "--write-result", metavar="FILE", help="Write the result, text or bytes, to a file.")
+@runtime_option
+@click.argument("ref", metavar="APP[::NAME]")
+@click.argument("words", metavar="[ARGS]...", nargs=-1, type=click.UNPROCESSED)
+def run(
+    ref: str, words: tuple[str, ...], as_module: bool, quiet: bool, write_result: str | None, runtime: str | None
+) -> None:
+    """Run an entrypoint of APP here, or one of its functions in a worker, with the app running for as long as it takes.
+
+    NAME is a local entrypoint or a function; without it the only entrypoint is run, else the only function. ARGS are
+    options made from its parameters: see them with `slipway run APP::NAME --help`. What has to be built is built first.
+
+    \b
+    Examples:
+      slipway run examples/search.py --query "parse command line options"
+      slipway run app.py::square --x 7
+      slipway run -m shop.app::main
+    """
+    loaded = load(ref, as_module=as_module)
+    from slipway.dsl.function import Function
+    from slipway.loader import target
+
+    goal = target(loaded)
+    if getattr(goal, "is_generator", False):
+        raise InvalidError(f"{goal.name} is a generator, and what it yields has nowhere to go here")
+    given = _parsed(goal, words, f"slipway run {ref}")
+    if given is None:
+        return
+    result = _carry_out(loaded, goal, *given, quiet=quiet, runtime=runtime)
+    if write_result is not None:
+        _write(result, write_result)
+    elif result is not None and isinstance(goal, Function):
+        show_result(result)  # a local entrypoint prints what it has to say
+
+
+def _parsed(goal: Target, words: tuple[str, ...], program: str) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """The arguments as the words on the command line say them, before anything is built; None after --help."""
+    command = command_for(inspect.unwrap(goal.raw), goal.name, lambda args, kwargs: (args, kwargs))
+    try:
+        parsed = command.main(list(words), prog_name=program, standalone_mode=False)
+    except click.exceptions.Exit:
+        return None
+    return parsed if isinstance(parsed, tuple) else None
+
+
+def _carry_out(
+    loaded: Loaded, goal: Target, args: tuple[Any, ...], kwargs: dict[str, Any], *, quiet: bool, runtime: str | None
+) -> Any:
+    from slipway.dsl.session import set_runner
+
+    from .watch import WatchingRunner
+
+    with connect() as link, Screen(err=True, quiet=quiet) as screen:
+        runner = WatchingRunner(link, screen, file=loaded.path, runtime=runtime, quiet=quiet)
+        set_runner(lambda: runner)
+        with loaded.app.run():
+            return called(_start_of(goal), args, kwargs)
+
+
+def _start_of(goal: Target) -> Callable[..., Any]:
+    """What to call: the entrypoint right here, a function in a worker."""
+    from slipway.dsl.function import Function
+
+    return goal.remote if isinstance(goal, Function) else goal.raw
+
+
+def called(start: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call the user's code. What it raises is theirs, and told as theirs; an `Error` says all there is to say."""
+    try:
+        result = start(*args, **kwargs)
+        return asyncio.run(result) if inspect.iscoroutine(result) else result
+    except Error:
+        raise
+    except Exception as error:  # the user's own: any class, told with their frames alone
+        raise UserFailure from error
+
+
+def _write(result: Any, path: str) -> None:
+    if not isinstance(result, str | bytes):
+        raise InvalidError(
+            f"--write-result writes text or bytes, and the result is of {type(result).__name__}",
+            hint="Return a str or bytes, or leave --write-result out.",
+        )
+    try:
+        Path(path).write_bytes(result.encode() if isinstance(result, str) else result)
+    except OSError as error:
+        raise InvalidError(f"the result cannot be written to {path}: {error.strerror}") from error

@@ -1,0 +1,175 @@
+"""A running app as a person watches it: what workers print, how far each map is."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from slipway.connection import Connection
+from slipway.dsl.errors import Error
+from slipway.dsl.session import FunctionRef, Running, Session
+from slipway.runner import EphemeralRun, ProgramRunner
+
+from .output import duration
+from .screen import Screen
+
+if TYPE_CHECKING:
+    from slipway.dsl.app import App
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+MAP_WORTH_TELLING_MS = 1000  # a map that took less is not mentioned where there are no bars
+
+
+class WatchingRunner(ProgramRunner):
+    """The `Runner` of `slipway run`: app.run() goes over the command's own connection and shows on its screen."""
+
+    def __init__(self, link: Connection, screen: Screen, *, file: Path, runtime: str | None, quiet: bool) -> None:
+        super().__init__()
+        self._link = link
+        self._screen = screen
+        self._file = file
+        self._runtime = runtime
+        self._quiet = quiet
+
+    def run(self, app: App, *, name: str | None, detach: bool) -> EphemeralRun:
+        return WatchedRun(app, self._file, self._link, self._screen, runtime=self._runtime, quiet=self._quiet)
+
+
+class WatchedRun(EphemeralRun):
+    """An ephemeral app whose builds, output and maps are shown."""
+
+    def __init__(
+        self, app: App, file: Path, link: Connection, screen: Screen, *, runtime: str | None, quiet: bool
+    ) -> None:
+        super().__init__(app, file, connection=link, runtime=runtime, on_event=screen.on_event)
+        self._screen = screen
+        self._quiet = quiet
+        self._follower: Follower | None = None
+
+    def __enter__(self) -> Running:
+        running = super().__enter__()
+        assert self._link is not None, "entering connects"
+        if not self._quiet:
+            self._follower = Follower(self._link, running.app_id, self._screen)
+        return Running(app_id=running.app_id, session=Watched(running.session, self._screen))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, traceback)
+        if self._follower is not None:
+            self._follower.finish()
+
+
+class Follower:
+    """Prints an app's lines as they come, on a thread of its own; the engine ends it when the app ends."""
+
+    def __init__(self, link: Connection, app: str, screen: Screen) -> None:
+        self._link = link
+        self._app = app
+        self._screen = screen
+        self._thread = threading.Thread(target=self._follow, name="slipway-logs", daemon=True)
+        self._thread.start()
+
+    def _follow(self) -> None:
+        try:
+            self._link.request("logs.follow", {"app": self._app}, on_event=self._on_event)
+        except Error:
+            return  # the app or the connection ended: whoever runs it hears of that
+
+    def _on_event(self, event: dict[str, Any]) -> None:
+        prefix = f"{event.get('function', '')} | "
+        self._screen.line(((prefix, "dim"), str(event.get("text", ""))), err=event.get("stream") != "stdout")
+
+    def finish(self) -> None:
+        """Return when the last line is out. The app has ended, so the engine says so to the thread."""
+        self._thread.join(timeout=5)
+
+
+class Watched:
+    """A session that counts the inputs of its maps."""
+
+    def __init__(self, session: Session, screen: Screen) -> None:
+        self._session = session
+        self._screen = screen
+        self._maps = count(1)
+
+    def call(self, function: FunctionRef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self._session.call(function, args, kwargs)
+
+    async def call_aio(self, function: FunctionRef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return await self._session.call_aio(function, args, kwargs)
+
+    def map(
+        self, function: FunctionRef, inputs: Iterable[Inputs], *, order_outputs: bool, return_exceptions: bool
+    ) -> Iterator[Any]:
+        with self._progress(function) as progress:
+            results = self._session.map(
+                function, progress.counted(inputs), order_outputs=order_outputs, return_exceptions=return_exceptions
+            )
+            for result in results:
+                progress.one(result)
+                yield result
+
+    async def map_aio(
+        self, function: FunctionRef, inputs: AsyncIterator[Inputs], *, order_outputs: bool, return_exceptions: bool
+    ) -> AsyncIterator[Any]:
+        with self._progress(function) as progress:
+            results = self._session.map_aio(
+                function, progress.counted_aio(inputs), order_outputs=order_outputs, return_exceptions=return_exceptions
+            )
+            async for result in results:
+                progress.one(result)
+                yield result
+
+    @contextmanager
+    def _progress(self, function: FunctionRef) -> Iterator[MapProgress]:
+        progress = MapProgress(self._screen, f"map {next(self._maps)}", function.name)
+        try:
+            yield progress
+        finally:
+            progress.end()
+
+
+class MapProgress:
+    """How far one map is: inputs taken so far, results that came."""
+
+    def __init__(self, screen: Screen, key: str, name: str) -> None:
+        self._screen = screen
+        self._key = key
+        self._name = name
+        self._taken = self._done = self._failed = 0
+        self._all_taken = False
+        screen.begin(key, name)
+
+    def counted(self, inputs: Iterable[Inputs]) -> Iterator[Inputs]:
+        for item in inputs:
+            self._taken += 1
+            yield item
+        self._all_taken = True
+
+    async def counted_aio(self, inputs: AsyncIterator[Inputs]) -> AsyncIterator[Inputs]:
+        async for item in inputs:
+            self._taken += 1
+            yield item
+        self._all_taken = True
+
+    def one(self, result: Any) -> None:
+        self._done += 1
+        self._failed += isinstance(result, Exception)
+        total = self._taken if self._all_taken else None
+        self._screen.advance(self._key, done=self._done, total=total, note=self._counts())
+
+    def _counts(self) -> str:
+        failed = f", {self._failed} failed" if self._failed else ""
+        return f"{self._done} of {self._taken}{'' if self._all_taken else '+'}{failed}"
+
+    def end(self) -> None:
+        taken_ms = self._screen.end(self._key)
+        if taken_ms is not None and taken_ms >= MAP_WORTH_TELLING_MS:
+            self._screen.tell(((f"{self._name}: ", "dim"), f"{self._counts()}, {duration(taken_ms)}"))
