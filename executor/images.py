@@ -1,0 +1,113 @@
+"""What a node stands on: its base, its layers, how its processes start. Nothing here waits, sleeps, opens or spawns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import evolve, frozen
+
+from slipway.compiler.facts import BaseFact
+from slipway.compiler.nodes import BaseSpec, Graph, LayerSpec, Node
+from slipway.dsl.declaration import Setting
+from slipway.dsl.errors import InternalError
+
+Nodes = Mapping[str, Node]
+
+
+@frozen(kw_only=True)
+class ImageConfig:
+    """How processes start in containers of an image, as its settings say."""
+
+    env: tuple[tuple[str, str], ...] = ()
+    workdir: str | None = None
+    entrypoint: tuple[str, ...] = ()
+    shell: tuple[str, ...] = ("/bin/sh", "-c")
+    cmd: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
+class ImageParts:
+    """What a container of an image is made of: `layers` are digests from the bottom up, without those that only set."""
+
+    base: BaseFact
+    base_digest: str
+    layers: tuple[str, ...] = ()
+    config: ImageConfig = ImageConfig()
+
+
+def nodes_of(graph: Graph) -> dict[str, Node]:
+    """The nodes by address."""
+    return {node.address: node for node in graph.nodes}
+
+
+def is_setting(node: Node) -> bool:
+    """Whether a layer changes only how processes start, so that nothing is built for it."""
+    return isinstance(node.spec, LayerSpec) and isinstance(node.spec.step, Setting)
+
+
+def below(nodes: Nodes, node: Node) -> Node | None:
+    """The layer or the base that a layer, or a function, stands on; None for what stands on none."""
+    for address in node.inputs:
+        if isinstance(nodes[address].spec, BaseSpec | LayerSpec):
+            return nodes[address]
+    return None
+
+
+def chain(nodes: Nodes, address: str) -> tuple[Node, ...]:
+    """The base and the layers up to a node of an image, or up to what a function stands on, from the bottom up."""
+    node: Node | None = nodes[address]
+    found: list[Node] = []
+    while node is not None:
+        if isinstance(node.spec, BaseSpec | LayerSpec):
+            found.append(node)
+        node = below(nodes, node)
+    if not found or not isinstance(found[-1].spec, BaseSpec):
+        raise InternalError(f"{address} stands on no base")
+    return tuple(reversed(found))
+
+
+def image_parts(nodes: Nodes, address: str) -> ImageParts:
+    """What containers of a layer, or of a function, are made of."""
+    base, *layers = chain(nodes, address)
+    assert isinstance(base.spec, BaseSpec)
+    return ImageParts(
+        base=BaseFact(identity=base.spec.identity, says=base.spec.says, paths=base.spec.paths),
+        base_digest=base.digest,
+        layers=tuple(node.digest for node in layers if not is_setting(node)),
+        config=_config(layers),
+    )
+
+
+def image_config(nodes: Nodes, address: str) -> ImageConfig:
+    """How processes start in containers of a layer, or of a function."""
+    return _config(list(chain(nodes, address)[1:]))
+
+
+def _config(layers: list[Node]) -> ImageConfig:
+    config = ImageConfig()
+    for node in layers:
+        if isinstance(node.spec, LayerSpec) and isinstance(node.spec.step, Setting):
+            config = with_setting(config, node.spec.step)
+    return config
+
+
+def with_setting(config: ImageConfig, setting: Setting) -> ImageConfig:
+    """A configuration with one more setting.
+
+    >>> config = with_setting(ImageConfig(), Setting(what="env", env=(("A", "1"), ("B", "2"))))
+    >>> with_setting(config, Setting(what="env", env=(("A", "3"),))).env
+    (('A', '3'), ('B', '2'))
+    """
+    match setting.what:
+        case "env":
+            return evolve(config, env=tuple({**dict(config.env), **dict(setting.env)}.items()))
+        case "workdir":
+            (path,) = setting.values
+            return evolve(config, workdir=path if path.startswith("/") else f"{config.workdir or '/root'}/{path}")
+        case "entrypoint":
+            return evolve(config, entrypoint=setting.values)
+        case "shell":
+            return evolve(config, shell=setting.values)
+        case "cmd":
+            return evolve(config, cmd=setting.values)
+    raise InternalError(f"there is no setting {setting.what!r}")
