@@ -14,6 +14,7 @@ from attrs import Factory, define, evolve
 from slipway.dsl.declaration import AppDecl, Fault, Origin
 
 UNKNOWN = Origin()
+NOWHERE = ("", UNKNOWN.file)
 ENV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -40,12 +41,12 @@ class Faults:
 
     def add(self, fault: Fault) -> None:
         """Keep it; a fault that knows no place gets the app file's."""
-        if fault.origin == UNKNOWN and fault.origin.file == UNKNOWN.file:
+        if fault.origin.file in NOWHERE:
             fault = evolve(fault, origin=self.top())
         self.found.append(fault)
 
     def top(self) -> Origin:
-        if self.decl.origin.file != UNKNOWN.file:
+        if self.decl.origin.file not in NOWHERE:
             return self.decl.origin
         return Origin(file=self.decl.file or UNKNOWN.file, line=1)
 
@@ -65,5 +66,5 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
     >>> did_you_mean("H10O", ["A100", "H100"], "")
     'Did you mean "H100"?'
     """
-    close = get_close_matches(word, list(known), n=1, cutoff=0.7)
+    close = get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f'Did you mean "{close[0]}"?' if close else otherwise
