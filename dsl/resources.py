@@ -76,7 +76,7 @@ def checked_seconds(name: str, value: Any, low: float, high: float) -> int:
     1500
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise invalid(f"{name}={value!r}: it takes seconds, from {low:g} to {high:g}")
+        raise invalid(f"{name}={value!r}: it takes seconds, from {low} to {high}")
     return round(value * 1000)
 
 

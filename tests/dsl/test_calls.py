@@ -80,7 +80,9 @@ def test_async_run(runner: LocalRunner) -> None:
 
 
 def test_without_a_running_app() -> None:
-    with pytest.raises(ExecutionError, match=r"test_calls.py:\d+: add.remote\(\) needs the app to be running") as caught:
+    with pytest.raises(
+        ExecutionError, match=r"test_calls.py:\d+: add.remote\(\) needs the app to be running"
+    ) as caught:
         add.remote(1)
     assert "with app.run():" in caught.value.hint and "slipway run" in caught.value.hint
 
