@@ -275,8 +275,12 @@ def summary(plan: Plan) -> Summary:
     Summary(add=0, update=0, remove=0, build=0, unchanged=0, about_ms=None)
     """
     digests = {node.address: node.digest for node in plan.graph.nodes}
-    builds = {digests[change.address]: change.last_ms for change in plan.changes if change.build}
-    known = [ms for ms in builds.values() if ms is not None]
+    builds: dict[str, int] = {}
+    for change in plan.changes:
+        if change.build:
+            digest = digests[change.address]
+            builds[digest] = max(builds.get(digest, -1), -1 if change.last_ms is None else change.last_ms)
+    known = [ms for ms in builds.values() if ms >= 0]
     others = [change.verb for change in plan.changes if not change.build]
     return Summary(
         add=others.count(Verb.CREATE),

@@ -66,7 +66,7 @@ def read(data: bytes) -> Plan:
 def _foreign(data: bytes, header: bytes) -> PlanFormatError:
     if not data:
         return PlanFormatError("this plan file is empty", hint=AGAIN)
-    if MAGIC.startswith(data[: len(MAGIC)]) or (header.startswith(MAGIC) and b"\n" not in data):
+    if b"\n" not in data and (MAGIC.startswith(data) or data.startswith(MAGIC)):
         return PlanFormatError(f"this plan file was cut short: it ends after {len(data)} bytes", hint=AGAIN)
     if header.startswith(MAGIC):
         return PlanFormatError("the first line of this plan file is damaged", hint=AGAIN)
@@ -137,7 +137,7 @@ SAYS = {
     Verb.UPDATE: "to be updated",
     Verb.REPLACE: "to be replaced",
     Verb.REMOVE: "to be removed",
-    Verb.KEEP: "as planned already",
+    Verb.KEEP: "unchanged",
 }
 
 
