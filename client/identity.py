@@ -43,9 +43,7 @@ def canonical_text(value: Any) -> str:
 
 
 def _text(value: Any, above: tuple[int, ...]) -> str:
-    if value is None or (
-        isinstance(value, bool | int | float | complex | str | bytes) and type(value).__module__ == "builtins"
-    ):
+    if value is None or type(value) in {bool, int, float, complex, str, bytes}:
         return repr(value)
     if id(value) in above:
         raise NoText("a value that contains itself")

@@ -35,12 +35,13 @@ class LocalSession:
         self, function: FunctionRef, inputs: Iterable[Input], *, order_outputs: bool, return_exceptions: bool
     ) -> Iterator[Any]:
         for args, kwargs in inputs:
-            try:
-                yield self.call(function, args, kwargs)
-            except ArithmeticError as error:
-                if not return_exceptions:
-                    raise
-                yield error
+            yield self._outcome(function, args, kwargs) if return_exceptions else self.call(function, args, kwargs)
+
+    def _outcome(self, function: FunctionRef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            return self.call(function, args, kwargs)
+        except ArithmeticError as error:
+            return error
 
     async def map_aio(
         self, function: FunctionRef, inputs: AsyncIterator[Input], *, order_outputs: bool, return_exceptions: bool

@@ -361,7 +361,7 @@ def test_classes_are_declared_and_wait_for_their_release() -> None:
         Model()
     with pytest.raises(AttributeError, match=r"make an object first, Model\(\).predict"):
         Model.predict.remote(1)
-    with pytest.raises(TypeError, match="plain isn't one: use @app.function"):
+    with pytest.raises(TypeError, match=r"plain isn't one: use @app\.function"):
         app.cls()(plain)
 
     class WithInit:
@@ -487,9 +487,9 @@ def test_deploy(runner: LocalRunner) -> None:
 
 
 def test_later_parts_of_the_app_say_so() -> None:
-    with pytest.raises(InvalidError, match="App.lookup is not in this release"):
+    with pytest.raises(InvalidError, match=r"App\.lookup is not in this release"):
         slipway.App.lookup("a")
-    with pytest.raises(AttributeError, match="slipway.Dict is not in this release of Slipway. Keep the values"):
+    with pytest.raises(AttributeError, match=r"slipway\.Dict is not in this release of Slipway\. Keep the values"):
         slipway.Dict  # noqa: B018
     with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
         slipway.Nothing  # noqa: B018

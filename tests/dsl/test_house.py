@@ -1,4 +1,4 @@
-"""What the floor promises to those who import it: light, old enough Pythons, and programs of the model as they stand."""
+"""What the floor promises those who import it: light, good for older Pythons, and for programs as they stand."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ def test_volumes() -> None:
             slipway.Volume.from_name(name)  # type: ignore[arg-type]
     with pytest.raises(InvalidError, match="leads out of the volume"):
         volume.with_mount_options(sub_path="../x")
-    with pytest.raises(InvalidError, match="Volume.listdir is not in this release"):
+    with pytest.raises(InvalidError, match=r"Volume\.listdir is not in this release"):
         volume.listdir("/")
 
 
@@ -235,5 +235,5 @@ def test_secrets_show_no_value() -> None:
         assert "xxx" not in str(caught.value)
     with pytest.raises(InvalidError, match="takes a list of names"):
         slipway.Secret.from_local_environ("PATH")
-    with pytest.raises(InvalidError, match="Secret.update is not in this release"):
+    with pytest.raises(InvalidError, match=r"Secret\.update is not in this release"):
         slipway.Secret.from_dict({}).update({})
