@@ -30,6 +30,7 @@ from .steps import BUILD_FOLDER, CACHE, FILES, OURS, Recipe, recipe
 from .store.seal import Seal
 from .store.state import Intent, State
 from .tasks import Flights
+from .volumes import Volumes
 from .worker.logs import Line, Splitter
 
 TAIL = 40  # lines of a failed step's log that the error shows
@@ -91,16 +92,16 @@ class Builder:
         seal: Seal,
         bundles: Bundles,
         folders: Folders,
-        volume: Callable[[str], str],
+        volumes: Volumes,
         indexes: Callable[[], Indexes],
     ) -> None:
-        """`volume` gives the folder of a volume by its name; `indexes` reads this host's package settings."""
+        """`indexes` reads this host's package settings."""
         self._runtime = runtime
         self._state = state
         self._seal = seal
         self._bundles = bundles
         self._folders = folders
-        self._volume = volume
+        self._volumes = volumes
         self._indexes = indexes
         self._flights: Flights[str, Finished] = Flights()
         self._jobs: dict[str, _Job] = {}
@@ -130,6 +131,17 @@ class Builder:
                 listeners.remove(on_line)
             if node.digest not in self._flights:
                 self._jobs.pop(node.digest, None)
+
+    @property
+    def runtime_name(self) -> str:
+        return self._runtime.name
+
+    async def is_there(self, node: Node) -> bool:
+        """Whether a layer is finished and known, so that building it would do nothing."""
+        assert isinstance(node.spec, LayerSpec)
+        if await self._state.built(node.digest, self._runtime.name) is None:
+            return False
+        return is_setting(node) or (not node.spec.forced and await self._runtime.has(node.digest))
 
     async def output(self, nodes: Nodes, node: Node) -> str:
         """The digest of the content of a finished layer, or of a base."""
@@ -297,7 +309,8 @@ class Builder:
             if what.build_folder:
                 mounts.append(Mount(source=files + BUILD_FOLDER, target=BUILD_FOLDER, read_only=True))
         for path, volume in what.volumes:
-            source = self._volume(volume.name) + (f"/{volume.sub_path}" if volume.sub_path else "")
+            await self._volumes.ensure(volume.name, (volume.sub_path,) if volume.sub_path else ())
+            source = await self._volumes.path(volume.name, volume.sub_path)
             mounts.append(Mount(source=source, target=path, read_only=volume.read_only))
         return ContainerSpec(
             name=f"build-{short(job.node.digest)}-{next(self._numbers)}",

@@ -10,7 +10,7 @@ import heapq
 from collections.abc import Iterable
 from enum import Enum
 
-from attrs import field, frozen
+from attrs import frozen
 
 from slipway.dsl.errors import InternalError
 
@@ -20,7 +20,7 @@ class Task:
     """Something to do after all of `needs`."""
 
     name: str
-    needs: tuple[str, ...] = field(default=(), converter=tuple)
+    needs: tuple[str, ...] = ()
 
 
 class Status(Enum):
