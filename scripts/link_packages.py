@@ -1,10 +1,11 @@
-"""Link build/ns/slipway/… to the floors, from pyproject's own table, so that type checkers see one `slipway` package."""
+"""Link build/ns/slipway/... to the floors, from pyproject's own table: so type checkers see one `slipway` package."""
 
 from __future__ import annotations
 
 import shutil
-import tomllib
 from pathlib import Path
+
+import tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
 
