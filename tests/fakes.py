@@ -284,7 +284,7 @@ class FakeRuntime:
             self._needed(layer)
             lower.update(self.kept[layer][1])
         for tree in spec.trees:
-            lower.update({f"/{p.relative_to(tree)}": p.read_bytes() for p in Path(tree).rglob("*") if p.is_file()})
+            lower.update(_read_tree(Path(tree)))
         self.created.append(spec)
         container = FakeContainer(self, spec, FakeFiles(lower=lower, mounts=spec.mounts))
         self.containers[spec.name] = container
@@ -303,6 +303,10 @@ class FakeRuntime:
     async def layers(self) -> AsyncIterator[str]:
         for layer in tuple(self.kept):
             yield layer
+
+
+def _read_tree(tree: Path) -> Files:
+    return {f"/{path.relative_to(tree)}": path.read_bytes() for path in tree.rglob("*") if path.is_file()}
 
 
 # --- what the contract's programs do here ---------------------------------------------------------------

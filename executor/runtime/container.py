@@ -15,7 +15,7 @@ from slipway.dsl.errors import RuntimeUnavailable
 from slipway.executor.ports import Exit, Output, Stats
 
 from .cgroups import Group
-from .layers import Layers, Taken, remove_tree
+from .layers import Layers, Made, Taken, remove_tree
 from .layout import BASE_ENVIRONMENT
 from .link import Link, memory_file
 
@@ -124,7 +124,7 @@ class NativeContainer:
         self._ident = 0
         self._processes: dict[int, NativeProcess] = {}
         self._next = 0
-        self._made: tuple[str, ...] = ()
+        self._made: tuple[Made, ...] = ()
         self._failure: tuple[str, int] | None = None
         self._ready = asyncio.Event()
         self._idle = asyncio.Event()
@@ -286,7 +286,7 @@ class NativeContainer:
                 if process is not None:
                     process.finish(self._exit_of(process, status))
             case {"ready": list(made)}:
-                self._made = tuple(made)
+                self._made = tuple(Made(*entry) for entry in made)
                 self._ready.set()
             case {"failed": str(step), "errno": int(number)}:
                 self._failure = (step, number)

@@ -3,7 +3,7 @@
 It ends when the engine's end of its socket closes, and with it, as process 1, everything in the container.
 
 Messages, JSON in one packet each. In: {"exec": id} with (request, stdin, stdout, stderr), {"signal": number, "id": id},
-{"stop": true}, {"stats": true}. Out: {"ready": [folders made for mounts]} or {"failed": step, "errno": n} once,
+{"stop": true}, {"stats": true}. Out: {"ready": [what was made for mounts]} or {"failed": step, "errno": n} once,
 {"exit": id, "status": wait status}, {"idle": true} when no process is left after a stop, {"stats": […]}.
 """
 
@@ -70,10 +70,10 @@ class _Build:
 
     def __init__(self, layout: dict[str, Any]) -> None:
         self.layout = layout
-        self.made: list[str] = []
+        self.made: list[tuple[str, int, int, int]] = []
         self.doing = "reading the layout"
 
-    def run(self) -> list[str]:
+    def run(self) -> list[tuple[str, int, int, int]]:
         try:
             self._build()
         except OSError as error:
@@ -157,16 +157,24 @@ class _Build:
         os.close(tree)
 
     def _make(self, folder: str) -> None:
-        """Make a folder and those above it, and remember which, so that they never get into a layer."""
-        if os.path.isdir(folder):  # noqa: PTH112
-            return
-        self._make(os.path.dirname(folder))  # noqa: PTH120
-        os.mkdir(folder, 0o755)  # noqa: PTH102
-        self._remember(folder)
+        """Make a folder and those above it."""
+        if not os.path.isdir(folder):  # noqa: PTH112
+            self._make(os.path.dirname(folder))  # noqa: PTH120
+            os.mkdir(folder, 0o755)  # noqa: PTH102
+            self._remember(folder)
 
     def _remember(self, path: str) -> None:
-        if not path.startswith(("/dev/", "/run/")):  # those are never kept
-            self.made.append(os.path.realpath(path))
+        """What is made for a mount, and the folders above it as they are (the overlay copies them up), shall not get
+        into a layer."""
+        if path.startswith(("/dev/", "/run/")):  # those are never kept
+            return
+        path = os.path.realpath(path)
+        while path != "/":
+            status = os.lstat(path)
+            entry = (path, status.st_mode, status.st_uid, status.st_gid)
+            if entry not in self.made:
+                self.made.append(entry)
+            path = os.path.dirname(path)  # noqa: PTH120
 
 
 class _Init:

@@ -15,6 +15,7 @@ Out: {"ready": …} or {"failed": text} once, {"gone": id, "status": wait status
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -33,7 +34,8 @@ def main(descriptor: int) -> int:
     try:
         rootless = _enter()
     except OSError as error:
-        link.send(json.dumps({"failed": f"{error.filename}: {error.strerror}", "errno": error.errno}).encode())
+        reason = "the limit on namespaces is reached" if error.errno == errno.ENOSPC else error.strerror
+        link.send(json.dumps({"failed": f"{error.filename}: {reason}"}).encode())
         return 1
     child = os.fork()
     if child == 0:
@@ -66,6 +68,12 @@ def _enter() -> bool:
     return True
 
 
+def _is_nested() -> bool:
+    """Whether this is a user namespace below the first one, where the mounts that came along are locked together."""
+    with open("/proc/self/uid_map") as file:  # noqa: PTH123
+        return file.read().split() != ["0", "0", "4294967295"]
+
+
 def _sweep(folder: str) -> None:
     """Remove the empty control groups that an engine which was killed left behind."""
     with contextlib.suppress(OSError):
@@ -86,7 +94,7 @@ class _Launcher:
         wake_in, wake_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wake_out, warn_on_full_buffer=False)
-        self.tell({"ready": True, "rootless": self.rootless})
+        self.tell({"ready": True, "rootless": self.rootless, "nested": _is_nested()})
         poll = select.poll()
         poll.register(self.link, select.POLLIN)
         poll.register(wake_in, select.POLLIN)

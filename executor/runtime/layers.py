@@ -45,6 +45,16 @@ class Taken:
     upper: Path
 
 
+@frozen
+class Made:
+    """Something that was put into a container for a mount, or a folder above it, as it was then."""
+
+    path: str
+    mode: int
+    user: int
+    group: int
+
+
 class Layers:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -89,9 +99,9 @@ class Layers:
                     if short(layer) == path.name:
                         yield layer
 
-    def commit(self, layer: str, taken: tuple[Taken, ...], made: tuple[str, ...]) -> str:
-        """Keep what was taken as this layer; return the digest of its content. `made` are folders and files that were
-        put there for mounts, and are left out while they are empty. A layer that is there already is left as it is."""
+    def commit(self, layer: str, taken: tuple[Taken, ...], made: tuple[Made, ...]) -> str:
+        """Keep what was taken as this layer; return the digest of its content. What was `made` for
+        mounts is left out where it is as it was. A layer that is there already is left as it is."""
         before = self._info(layer)
         if before is not None:
             return str(before["output"])
@@ -159,9 +169,9 @@ class Layers:
             return None
         return info if layer in info["layers"] else None
 
-    def _gather(self, top: Path, taken: tuple[Taken, ...], made: tuple[str, ...]) -> None:
-        for path in sorted(made, key=len, reverse=True):
-            _remove_if_empty(_in_uppers(path, taken))
+    def _gather(self, top: Path, taken: tuple[Taken, ...], made: tuple[Made, ...]) -> None:
+        for entry in sorted(made, key=lambda entry: len(entry.path), reverse=True):
+            _remove_if_as_it_was(_in_uppers(entry.path, taken), entry)
         for part in sorted(taken, key=lambda part: len(part.target)):
             if part.target == "":
                 top.rmdir()
@@ -184,11 +194,15 @@ def _in_uppers(path: str, taken: tuple[Taken, ...]) -> Path:
     return part.upper / inside[len(part.target) :].lstrip("/")
 
 
-def _remove_if_empty(path: Path) -> None:
+def _remove_if_as_it_was(path: Path, entry: Made) -> None:
+    """A folder that is not empty stays. (One of the build's own in the same place would be opaque.)"""
     with contextlib.suppress(OSError):
-        if stat.S_ISDIR(path.lstat().st_mode):
+        status = path.lstat()
+        if [status.st_mode, *_owner(status)] != [entry.mode, entry.user, entry.group]:
+            return
+        if stat.S_ISDIR(status.st_mode):
             path.rmdir()
-        elif path.lstat().st_size == 0:
+        elif status.st_size == 0:
             path.unlink()
 
 
@@ -215,8 +229,7 @@ def _walk(folder: str) -> Iterator[str]:
 def _described(path: str) -> list[object]:
     status = os.lstat(path)
     mode = status.st_mode
-    mine = os.geteuid() != 0  # without root every file is ours here and root's in the container
-    owner: list[object] = [0, 0] if mine else [status.st_uid, status.st_gid]
+    owner = _owner(status)
     about: list[object] = [stat.S_IMODE(mode), *owner]
     if stat.S_ISREG(mode):
         with open(path, "rb") as file:  # noqa: PTH123
@@ -228,6 +241,11 @@ def _described(path: str) -> list[object]:
     if stat.S_ISCHR(mode) and status.st_rdev == 0:
         return ["gone"]
     return ["special", *about, stat.S_IFMT(mode), status.st_rdev]
+
+
+def _owner(status: os.stat_result) -> list[int]:
+    """As the container sees it: without root every file is ours here and root's there."""
+    return [0, 0] if os.geteuid() != 0 else [status.st_uid, status.st_gid]
 
 
 def _attribute(path: str, name: str) -> bytes | None:

@@ -87,7 +87,7 @@ def _escaped(path: str) -> str:
 class Host:
     """What of the host goes into every container: see `native.py` for how each is found."""
 
-    rootless: bool
+    nested: bool  # below the first user namespace: mounts that lie on each other are locked together
     resolv_conf: str | None
     gpu_devices: tuple[str, ...] = ()  # for this container
 
@@ -171,9 +171,9 @@ def _binds(spec: ContainerSpec, host: Host, prefix: str | None, hosts_file: str)
         yield _bind(f"/dev/{name}", f"/dev/{name}", read_only=False, devices=True)
     for device in host.gpu_devices:
         yield _bind(device, device, read_only=False, devices=True, optional=True)
-    # Without root a folder with mounts below it can only be taken together with them.
-    yield _bind("/sys", "/sys", read_only=True, recursive=host.rootless)
-    if not host.rootless:
+    # A folder with locked mounts below it can only be taken together with them.
+    yield _bind("/sys", "/sys", read_only=True, recursive=host.nested)
+    if not host.nested:
         for path in READ_ONLY_PROC:
             yield _bind(path, path, read_only=True, optional=True, only_over=True)
         for path in HIDDEN_PROC:

@@ -32,7 +32,8 @@ class Link:
         self._gone: dict[int, Callable[[], None]] = {}
         self._next = 0
         self._ended = asyncio.Event()
-        self.rootless = False
+        self.rootless = False  # a container has one user, its root, and that is this user
+        self.nested = False  # below the first user namespace, whoever made ours
 
     @property
     def alive(self) -> bool:
@@ -66,7 +67,7 @@ class Link:
             await asyncio.to_thread(self._keeper.wait)
             reason = answer.get("failed", f"it ended with status {self._keeper.returncode}")
             raise RuntimeUnavailable(f"namespaces can't be made here: {reason}", hint=NAMESPACES_HINT)
-        self.rootless = answer["rootless"]
+        self.rootless, self.nested = answer["rootless"], answer["nested"]
         self._socket = ours
         loop.add_reader(ours.fileno(), self._readable)
 

@@ -69,6 +69,11 @@ class NativeRuntime:
     def name(self) -> str:
         return "native"
 
+    @property
+    def can_launch(self) -> bool:
+        """Whether namespaces are to be had here."""
+        return self._link.alive
+
     # --- life -----------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -222,7 +227,7 @@ class NativeRuntime:
         group = self._cgroups.make(spec.name, spec.limits)
         overlays = tuple(self._overlays(spec, places, interpreter, folder))
         host = Host(
-            rootless=self._link.rootless,
+            nested=self._link.nested,
             resolv_conf=_real("/etc/resolv.conf"),
             gpu_devices=device_files(spec.gpus),
         )

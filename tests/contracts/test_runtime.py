@@ -1,4 +1,4 @@
-"""The runtime contract on the fake and on the native runtime: as this user, and as an ordinary one too when this is root."""
+"""The runtime contract on the fake and on the native runtime."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ class TestFake(RuntimeContract):
 @pytest.mark.slow
 class TestNative(RuntimeContract):
     @pytest.fixture
-    def runtime(self, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Runtime:
+    def runtime(self, tmp_path: Path) -> Runtime:
         return NativeRuntime(tmp_path / "home")
