@@ -169,9 +169,9 @@ def _check_setting(step: Setting, address: str, origin: Origin, faults: Faults) 
             say(f"the value of {key} holds a NUL", hint="Environment values are text without NUL characters.")
     if step.what == "workdir":
         path = step.values[0] if step.values else ""
-        if not path.startswith("/") or ".." in path.split("/") or "\0" in path:
-            better = posixpath.normpath("/root/" + path)
-            say("workdir is not an absolute path", found=f"{path!r:.80}", hint=f'Write .workdir("{better}").')
+        if not path.strip("/") or ".." in path.split("/") or "\0" in path:
+            better = plain_path(path) if path.strip("/") else "/root"
+            say("this is not a folder to work in", found=f"{path!r:.80}", hint=f'Write .workdir("{better}").')
     if step.what in ("entrypoint", "shell") and any("\0" in value for value in step.values):
         say(f"{step.what} holds a NUL", hint="Words of a command are text without NUL characters.")
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from attrs import evolve, frozen
 
-from slipway.dsl.declaration import AppDecl
+from slipway.dsl.declaration import AppDecl, Setting
 from slipway.dsl.errors import DeclarationError
 
 from .align import align
@@ -133,6 +133,8 @@ class _Diff:
         return Verb.REPLACE if image_of(node.address) else Verb.UPDATE, because
 
     def as_layer(self, change: Change, node: Node, spec: LayerSpec, old: Node | None) -> Change:
+        if isinstance(spec.step, Setting):  # it says how processes start: nothing runs, nothing is stored
+            return change
         because = change.because
         there = node.digest in self.built
         if spec.forced:

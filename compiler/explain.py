@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from slipway.dsl.declaration import Setting
 from slipway.dsl.errors import NotFoundError
 
 from .faults import did_you_mean
 from .graph import dependants
-from .nodes import Node
+from .nodes import LayerSpec, Node
 from .plan import Change, Plan, Verb
 from .titles import image_of, node_title
 
@@ -72,7 +73,7 @@ def find(plan: Plan, wanted: str) -> str:
 def _lines(
     plan: Plan, change: Change, node: Node | None, changes: dict[str, Change], nodes: dict[str, Node]
 ) -> Iterator[str]:
-    yield f"{change.verb.value} {_called(change, node)} {WORDS[change.verb]}{_build(change)}"
+    yield f"{change.verb.value} {_called(change, node)} {WORDS[change.verb]}{_build(change, node)}"
     if node is None:
         yield "  it is deployed, but the app file does not ask for it any more"
         yield from (f"  {line}" for line in change.because)
@@ -102,8 +103,8 @@ def _called(change: Change, node: Node | None) -> str:
     return f"{change.address} ({title})" if title and title != change.address else change.address
 
 
-def _build(change: Change) -> str:
-    if change.kind != "layer" or change.verb is Verb.REMOVE:
+def _build(change: Change, node: Node | None) -> str:
+    if node is None or not isinstance(node.spec, LayerSpec) or isinstance(node.spec.step, Setting):
         return ""
     if not change.build:
         return "; nothing to build" if change.verb is Verb.KEEP else "; it is in the store already"

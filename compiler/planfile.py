@@ -59,7 +59,7 @@ def read(data: bytes) -> Plan:
             hint="A plan can't be edited by hand; change the app file. " + AGAIN,
         )
     plan = loads(body, Plan)
-    _verify(plan)
+    verify(plan)
     return plan
 
 
@@ -78,7 +78,7 @@ def _foreign(data: bytes, header: bytes) -> PlanFormatError:
     )
 
 
-def _verify(plan: Plan) -> None:
+def verify(plan: Plan) -> None:
     """What the sum can't tell: someone may have made a new sum over an edited plan."""
     if plan.format != PLAN_FORMAT:
         raise PlanFormatError(f"the plan within says format {plan.format}, its header {PLAN_FORMAT}", hint=AGAIN)

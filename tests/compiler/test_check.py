@@ -14,6 +14,7 @@ from slipway.compiler.check import check, check_facts
 from slipway.compiler.facts import (
     BaseNeed,
     Facts,
+    FileEntry,
     Missing,
     SecretNeed,
     TextFact,
@@ -65,7 +66,13 @@ HERE = Origin(file="app.py", line=41)
 
 
 def function(**changes: Any) -> FunctionDecl:
-    fields = {"name": "index", "module": "app", "qualname": "index", "image": 0, "origin": HERE} | changes
+    fields: dict[str, Any] = {
+        "name": "index",
+        "module": "app",
+        "qualname": "index",
+        "image": 0,
+        "origin": HERE,
+    } | changes
     return FunctionDecl(code=SourceDecl(sources=(SCRIPT,)), **fields)
 
 
@@ -103,12 +110,14 @@ def test_a_sound_declaration_has_no_faults() -> None:
     assert check(app()) == ()
 
 
+@pytest.mark.slow
 @given(my.declarations())
 def test_declarations_of_the_strategy_are_sound(decl: AppDecl) -> None:
     assert check(decl) == ()
     assert check_facts(decl, my.facts_for(decl)) == ()
 
 
+@pytest.mark.slow
 @given(my.of(AppDecl))
 @settings(suppress_health_check=list(HealthCheck))
 def test_every_fault_has_a_place_and_a_hint(decl: AppDecl) -> None:
@@ -242,8 +251,8 @@ OF_STEP: list[tuple[Step, str, str]] = [
     ),
     (Setting(what="env", env=(("A-B", "1"),)), "environment variable", "letters"),
     (Setting(what="env", env=(("A", "\0"),)), "NUL", "without"),
-    (Setting(what="workdir", values=("srv",)), "not an absolute path", '"/root/srv"'),
-    (Setting(what="workdir"), "not an absolute path", '"/root"'),
+    (Setting(what="workdir", values=("../srv",)), "not a folder to work in", '"/srv"'),
+    (Setting(what="workdir"), "not a folder to work in", '"/root"'),
     (Setting(what="entrypoint", values=("\0",)), "NUL", "without"),
     (Setting(what="user", values=("me",)), "no such setting", "workdir"),
     (add("data/x"), "relative", '"/root/data/x"'),
@@ -260,6 +269,10 @@ def test_faults_of_a_step(step: Step, summary: str, hint: str) -> None:
     assert hint in fault.hint
     assert fault.address == "image search, step 1"
     assert fault.origin.file == "app.py"
+
+
+def test_a_folder_to_work_in_may_be_relative_to_the_one_before() -> None:
+    assert check(with_step(Setting(what="workdir", values=("srv",)))) == ()
 
 
 def test_a_folder_may_be_laid_over_the_root() -> None:
@@ -432,7 +445,7 @@ def uv(frozen: bool = True) -> AppDecl:
     ],
 )
 def test_uv_projects(there: tuple[str, ...], frozen: bool, said: str) -> None:
-    tree = TreeFact(files=tuple(my.FileEntry(path=path, mode=0o644, digest="sha256:0") for path in there))
+    tree = TreeFact(files=tuple(FileEntry(path=path, mode=0o644, digest="sha256:0") for path in there))
     decl = uv(frozen)
     faults = check_facts(decl, world(decl, lambda n: tree if isinstance(n, TreeNeed) and n.source.is_dir else None))
     errors = [f.summary for f in faults if f.severity == "error"]

@@ -45,6 +45,8 @@ from slipway.dsl.errors import DeclarationError
 SCRIPT = LocalSource(local="/p/app.py", remote="/root/app.py")
 GIT, RICH, MODE = AptInstall(packages=("git",)), PipInstall(packages=("rich",)), Setting(what="env", env=(("A", "1"),))
 
+CURL = AptInstall(packages=("curl",))
+
 
 def function(name: str = "index", **fields: Any) -> FunctionDecl:
     code = fields.pop("code", SourceDecl(sources=(SCRIPT,)))
@@ -77,7 +79,14 @@ def graph(decl: AppDecl, change: Callable[[Any], Any] = lambda need: None) -> Gr
 
 
 def layers(*graphs: Graph) -> frozenset[str]:
-    return frozenset(n.digest for g in graphs for n in g.nodes if isinstance(n.spec, LayerSpec))
+    """The digests of what is in the store: a setting never is."""
+    return frozenset(n.digest for g in graphs for n in g.nodes if n.address in running(g))
+
+
+def running(of: Graph) -> set[str]:
+    """The layers whose step runs something."""
+    specs = ((n.address, n.spec) for n in of.nodes)
+    return {address for address, spec in specs if isinstance(spec, LayerSpec) and not isinstance(spec.step, Setting)}
 
 
 def changes(old: AppDecl, new: AppDecl, change: Callable[[Any], Any] = lambda need: None) -> dict[str, Change]:
@@ -98,13 +107,16 @@ def because(
 
 
 @given(my.declarations())
+@pytest.mark.slow
 def test_a_first_plan_creates_everything(decl: AppDecl) -> None:
-    listed = diff(None, compile(decl, my.facts_for(decl)))
+    new = compile(decl, my.facts_for(decl))
+    listed, runs = diff(None, new), running(new)
     assert {c.verb for c in listed} == {Verb.CREATE}
-    assert all(c.build == (c.kind == "layer") for c in listed)
+    assert all(c.build == (c.address in runs) for c in listed)
 
 
 @given(my.declarations())
+@pytest.mark.slow
 def test_a_plan_of_what_is_deployed_is_empty(decl: AppDecl) -> None:
     world = my.facts_for(decl)
     first = plan(decl, world, engine_version="1")
@@ -114,6 +126,7 @@ def test_a_plan_of_what_is_deployed_is_empty(decl: AppDecl) -> None:
     assert again.graph == first.graph
 
 
+@pytest.mark.slow
 @given(my.declarations(), st.data())
 def test_changing_one_step_rebuilds_exactly_the_layers_from_it_up(decl: AppDecl, data: st.DataObject) -> None:
     number = data.draw(st.integers(0, len(decl.images) - 1))
@@ -127,15 +140,18 @@ def test_changing_one_step_rebuilds_exactly_the_layers_from_it_up(decl: AppDecl,
     images = (*decl.images[:number], evolve(before, steps=steps), *decl.images[number + 1 :])
     new = evolve(decl, images=images)
     old_graph = compile(decl, my.facts_for(decl))
-    listed = diff(old_graph, compile(new, my.facts_for(new)), built=layers(old_graph))
+    new_graph = compile(new, my.facts_for(new))
+    listed = diff(old_graph, new_graph, built=layers(old_graph))
     expected = {f"image {before.name}/{i + 1}" for i in layered if i >= position}
-    assert {c.address for c in listed if c.build} == expected
+    runs = running(new_graph)
+    assert {c.address for c in listed if c.build} == expected & runs
     for change in listed:
         place = image_of(change.address)
         if place is not None and change.verb is not Verb.REMOVE and change.address not in expected:
             assert change.verb is Verb.KEEP
 
 
+@pytest.mark.slow
 @given(my.declarations(), my.declarations())
 def test_between_any_two_declarations_every_node_has_one_change(one: AppDecl, other: AppDecl) -> None:
     old, new = compile(one, my.facts_for(one)), compile(other, my.facts_for(other))
@@ -160,13 +176,15 @@ def test_between_any_two_declarations_every_node_has_one_change(one: AppDecl, ot
 
 
 def test_a_package_more_rebuilds_its_layer_and_those_above() -> None:
-    found = changes(app(GIT, RICH, MODE), app(GIT, PipInstall(packages=("numpy<2", "rich")), MODE))
+    numpy = PipInstall(packages=("numpy<2", "rich"))
+    found = changes(app(GIT, RICH, MODE, CURL), app(GIT, numpy, MODE, CURL))
     assert found["image search/2"].because == ('packages: + "numpy<2"',)
     assert found["image search/3"].because == ("because the layer below changes",)
     assert found["function index"].because == ("image search changes",)
     assert [(c.address, c.verb, c.build) for c in found.values()] == [
         ("image search/2", Verb.REPLACE, True),
-        ("image search/3", Verb.REPLACE, True),
+        ("image search/3", Verb.REPLACE, False),  # a setting: nothing runs
+        ("image search/4", Verb.REPLACE, True),
         ("function index", Verb.UPDATE, False),
     ]
 
@@ -224,6 +242,11 @@ def test_force_build_builds_from_there_up_each_time() -> None:
     ]
     base = changes(app(GIT), app(images=(image(GIT, base=DebianSlim(force_build=True)),)))
     assert base["image search/1"].because == ("force_build=True",)
+
+
+def test_a_setting_is_never_built() -> None:
+    forced = evolve(MODE, options=StepOptions(force_build=True))
+    assert not any(c.build or c.because for c in diff(None, graph(app(forced))))
 
 
 def test_a_base_that_moved_replaces_all_above_and_says_what_moved() -> None:

@@ -135,6 +135,7 @@ def test_an_unknown_node_is_answered_with_what_there_is() -> None:
     assert "'function index', 'schedule index'" in caught.value.hint
 
 
+@pytest.mark.slow
 @given(my.declarations(), my.declarations())
 def test_everything_can_be_explained(one: AppDecl, other: AppDecl) -> None:
     first = plan(one, my.facts_for(one), engine_version="1")

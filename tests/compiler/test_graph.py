@@ -20,6 +20,7 @@ from slipway.dsl.errors import InternalError, NotFoundError
 APP = compile(samples.APP, samples.FACTS)
 
 
+@pytest.mark.slow
 @given(my.dags(), st.randoms())
 def test_any_order_of_nodes_comes_out_with_inputs_first(graph: Graph, random: object) -> None:
     shuffled = list(graph.nodes)

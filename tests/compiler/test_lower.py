@@ -108,6 +108,7 @@ def test_the_nodes_of_an_app() -> None:
     assert [f.path for f in bundle.files] == ["/root/app.py", "/srv/data/a.py", "/srv/data/b/c.py"]
 
 
+@pytest.mark.slow
 @given(my.declarations())
 def test_compiling_gives_a_graph_that_verifies(decl: AppDecl) -> None:
     found = compile(decl, my.facts_for(decl))

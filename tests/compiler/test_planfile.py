@@ -24,6 +24,7 @@ PLAN = plan(samples.APP, samples.FACTS, engine_version="0.1.0", folder="/home/u"
 DATA = write(PLAN)
 
 
+@pytest.mark.slow
 @given(my.declarations())
 def test_a_plan_comes_back_as_it_was(decl: AppDecl) -> None:
     made = plan(decl, my.facts_for(decl), engine_version="0.1.0", lineage="x", serial=3, folder="/p")

@@ -52,6 +52,7 @@ def test_a_field_that_is_no_identity_travels_though_the_value_equals_the_default
     assert loads(dumps(step), RunCommands).options.force_build
 
 
+@pytest.mark.slow
 @given(my.declarations(), st.randoms())
 def test_the_order_of_keys_means_nothing(decl: AppDecl, random: Any) -> None:
     def shuffled(plain: Any) -> Any:
