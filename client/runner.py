@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import asyncio
+import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from slipway.compiler.encode import to_wire
 from slipway.connection import Connection
 from slipway.declare import declare
-from slipway.dsl.session import current_session
+from slipway.dsl.errors import InvalidError
+from slipway.dsl.session import Running, Session
 from slipway.engine_client import connect
-from slipway.session import EngineSession
 
 if TYPE_CHECKING:
     from slipway.dsl.app import App
@@ -27,51 +30,105 @@ def declaration_request(app: App, file: Path, *, runtime: str | None = None) -> 
     return request | ({"runtime": runtime} if runtime else {})
 
 
-@contextmanager
-def run_app(
-    app: App,
-    file: Path,
-    *,
-    connection: Connection | None = None,
-    runtime: str | None = None,
-    on_event: OnEvent | None = None,
-) -> Iterator[EngineSession]:
-    """An ephemeral app: built on entry, callable inside the block, gone afterwards.
+class EphemeralRun:
+    """An ephemeral app as a block: built on entry, callable inside, gone afterwards.
 
-    The app is bound to the connection, so it ends too when this program dies.
+    The app is bound to the connection, so it ends too when this program dies. Both `with` and `async with`.
     """
-    request = declaration_request(app, file, runtime=runtime)
-    own = connection is None
-    link = connection or connect()
-    try:
-        reply = link.request("run", request, on_event=on_event)
-        session = EngineSession(link)
-        token = current_session.set(session)
+
+    def __init__(
+        self,
+        app: App,
+        file: Path,
+        *,
+        connection: Connection | None = None,
+        runtime: str | None = None,
+        on_event: OnEvent | None = None,
+    ) -> None:
+        self._app = app
+        self._file = file
+        self._given = connection
+        self._runtime = runtime
+        self._on_event = on_event
+        self._link: Connection | None = None
+        self._id = ""
+
+    def __enter__(self) -> Running:
+        request = declaration_request(self._app, self._file, runtime=self._runtime)
+        self._link = self._given or connect()
         try:
-            yield session
+            self._id = self._link.request("run", request, on_event=self._on_event)["app"]
+        except BaseException:
+            self._leave()
+            raise
+        return Running(app_id=self._id, session=_session(self._link))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        link = self._link
+        if link is not None and not link.closed:
+            link.request("app.end", {"app": self._id})
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._given is None and self._link is not None:
+            self._link.close()
+        self._link = None
+
+    async def __aenter__(self) -> Running:
+        return await asyncio.to_thread(self.__enter__)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.__exit__, kind, error, traceback)
+
+
+class ProgramRunner:
+    """The `Runner` of a program that is not a worker."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._session: Session | None = None
+
+    def run(self, app: App, *, name: str | None, detach: bool) -> EphemeralRun:
+        if name is not None or detach:
+            raise InvalidError("app.run(name=, detach=) is not in this release", hint="Deploy it: slipway apply.")
+        return EphemeralRun(app, app_file(app))
+
+    def deploy(self, app: App, *, name: str, tag: str, strategy: str) -> None:
+        if name != app.name or tag:
+            raise InvalidError("app.deploy(name=, tag=) is not in this release", hint="Name the app: slipway.App(name).")
+        link = connect()
+        try:
+            plan = link.request("plan", declaration_request(app, app_file(app)) | {"save": True})
+            link.request("apply", {"id": plan["id"]})
         finally:
-            current_session.reset(token)
-            if not link.closed:
-                link.request("app.end", {"app": reply["app"]})
-    finally:
-        if own:
             link.close()
 
+    async def deploy_aio(self, app: App, *, name: str, tag: str, strategy: str) -> None:
+        await asyncio.to_thread(self.deploy, app, name=name, tag=tag, strategy=strategy)
 
-def deploy_app(
-    app: App,
-    file: Path,
-    *,
-    connection: Connection | None = None,
-    runtime: str | None = None,
-    on_event: OnEvent | None = None,
-) -> dict[str, Any]:
-    """Plan and apply in one go; returns the reply of `apply`."""
-    own = connection is None
-    link = connection or connect()
-    try:
-        plan = link.request("plan", declaration_request(app, file, runtime=runtime) | {"save": True})
-        return link.request("apply", {"id": plan["id"]}, on_event=on_event)
-    finally:
-        if own:
-            link.close()
+    def session(self) -> Session:
+        with self._lock:
+            if self._session is None:
+                self._session = _session(connect())
+            return self._session
+
+
+def _session(link: Connection) -> Session:
+    from slipway.session import EngineSession  # a plan needs none, and it takes a while to import
+
+    return EngineSession(link)
+
+
+def app_file(app: App) -> Path:
+    """The file that declares an app: where `App(...)` was said, or else the program."""
+    file = Path(app.origin.file)
+    if file.is_file():
+        return file.absolute()
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    if main is None:
+        raise InvalidError("the app was declared where there is no file", hint="Put it in a file and import that.")
+    return Path(main).absolute()

@@ -19,7 +19,8 @@ class LogLine:
     """One line of a worker's output. `call` is "" for what was printed outside of any call."""
 
     at_ms: int
-    app: str
+    app: str  # its name
+    run: str  # the id of the ephemeral app, or again the name
     function: str
     worker: str
     call: str
@@ -47,11 +48,12 @@ class LogBook:
     def append(self, line: LogLine) -> None:
         """Take a line: followers hear it now, the file has it soon."""
         self._queue.put(line)
-        for follower in tuple(self._followers.get(line.app, ())):
-            follower(line)
+        for key in {line.app, line.run}:
+            for follower in tuple(self._followers.get(key, ())):
+                follower(line)
 
     def follow(self, app: str, follower: Follower) -> Callable[[], None]:
-        """Call `follower` for every line of the app from now on; returns what ends it."""
+        """Call `follower` for every line of an app, by name or id, from now on; returns what ends it."""
         self._followers.setdefault(app, set()).add(follower)
 
         def end() -> None:

@@ -7,20 +7,21 @@ import json
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from slipway.compiler.encode import to_wire
-from slipway.dsl.errors import DeclarationError, Error, ImageBuildError, NotFoundError
+from slipway.dsl.errors import DeclarationError, Error, ImageBuildError, InternalError, NotFoundError
+from slipway.dsl.version import VERSION
 
-from .engine import Engine, Scope
-from .worker.frames import PROTOCOL, Frame, Kind
+from .engine import Emit, Engine, Scope
+from .requests import methods
+from .worker.frames import PROTOCOL, Flag, Frame, Kind
 from .worker.package import code_digest
 from .worker.wire import NO_FD, Listener, Wire, peer_uid
 
-VERSION = "0.1.0"
 log = logging.getLogger("slipway")
 
 
@@ -34,13 +35,14 @@ class Client:
         self._requests: dict[int, asyncio.Task[None]] = {}
         self._greeted = False
         self._wire = Wire(sock, on_frame=self._on_frame, on_closed=self._on_closed)
+        self.scope.send = self._wire.send
 
     # --- frames in ----------------------------------------------------------------------------------
 
     def _on_frame(self, frame: Frame, fd: int) -> None:
         kind = frame.kind
         if kind == Kind.CALL and self._greeted:
-            self._engine.call(self.scope, frame, fd, self._wire.send)
+            self._engine.call(self.scope, frame, fd)
             return
         if fd != NO_FD:
             os.close(fd)
@@ -51,7 +53,7 @@ class Client:
         elif kind == Kind.REQUEST:
             self._requests[frame.id] = self._server.tasks.create_task(self._request(frame))
         elif kind == Kind.CANCEL:
-            self._cancel(frame.id)
+            self._cancel(frame)
         else:
             log.warning("a client sent a frame of kind %d, which clients do not send", kind)
             self._wire.close()
@@ -61,12 +63,12 @@ class Client:
         answer = {"protocol": PROTOCOL, "version": VERSION, "code": code_digest(), "pid": os.getpid()}
         self._send_json(Kind.HELLO, frame.id, answer)
 
-    def _cancel(self, ident: int) -> None:
-        task = self._requests.get(ident)
+    def _cancel(self, frame: Frame) -> None:
+        task = self._requests.get(frame.id)
         if task is not None:
             task.cancel()
         else:
-            self._engine.cancel(self.scope, ident)
+            self._engine.cancel(self.scope, frame.id, force=bool(frame.flags & Flag.FORCE))
 
     def _on_closed(self, _reason: str) -> None:
         for task in self._requests.values():
@@ -91,7 +93,7 @@ class Client:
         except Exception as error:  # the supervisor of a request: a bug of ours must end it, not the engine
             log.exception("request failed")
             self._fault(
-                ident, Error(f"this is a bug in slipway: {error!r}", hint="The engine's log has the traceback.")
+                ident, InternalError(f"the engine failed: {error!r}", hint="The engine's log has its traceback.")
             )
         else:
             self._send_json(Kind.REPLY, ident, reply)
@@ -128,7 +130,7 @@ class Server:
     def __init__(self, engine: Engine, tasks: asyncio.TaskGroup, ended: asyncio.Event, idle_ms: int | None) -> None:
         self.engine = engine
         self.tasks = tasks
-        self.methods = {**engine.methods(), "down": self._down}
+        self.methods = {**methods(engine), "down": self._down}
         self._ended = ended
         self._idle_ms = idle_ms
         self._clients: set[Client] = set()
@@ -141,7 +143,7 @@ class Server:
     ) -> AsyncIterator[Server]:
         async with asyncio.TaskGroup() as tasks:
             server = cls(engine, tasks, ended, idle_ms)
-            engine.on_worker_client = server.adopt
+            engine.adopt = server.adopt
             listener = Listener(path, server._accept)
             server._watch_idle()
             try:
@@ -187,9 +189,7 @@ class Server:
             log.info("idle and nothing deployed")
             self._ended.set()
 
-    async def _down(
-        self, _scope: Scope, params: dict[str, Any], _emit: Callable[[dict[str, Any]], None]
-    ) -> dict[str, Any]:
+    async def _down(self, _scope: Scope, params: dict[str, Any], _emit: Emit) -> dict[str, Any]:
         if params.get("drain", True):
             await self.engine.drain()
         asyncio.get_running_loop().call_soon(self._ended.set)

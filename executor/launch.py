@@ -1,0 +1,152 @@
+"""From a graph to the pools of an app: which image, folders, environment and limits the workers of a function get."""
+
+from __future__ import annotations
+
+import os
+
+from attrs import field, frozen
+
+from slipway.compiler.encode import loads
+from slipway.compiler.nodes import BundleSpec, FunctionSpec, Graph, Node, SecretSpec
+from slipway.dsl.errors import NotFoundError
+
+from .bundle import Bundles
+from .dispatch import PoolSpec, limits_of
+from .home import Home
+from .images import Nodes, image_parts, nodes_of
+from .ports import ContainerSpec, Deployment, Limits, Mount
+from .store.seal import Seal
+from .store.state import State
+from .worker.host import FunctionStart, WorkerSpec
+
+SESSION = "slipway.session:connect_worker"  # what makes a worker's way to call other functions
+IS_REMOTE = ("SLIPWAY_IS_REMOTE", "1")
+
+
+@frozen(kw_only=True)
+class LiveApp:
+    """An app that can be called: deployed (its id is its name) or ephemeral. `pools` are by function."""
+
+    id: str
+    name: str
+    serial: int
+    runtime: str
+    graph: Graph = field(repr=False)
+    pools: dict[str, PoolSpec] = field(repr=False)
+    app_file: str = ""
+
+    @property
+    def is_ephemeral(self) -> bool:
+        return self.id != self.name
+
+
+class Launcher:
+    """Makes the pool specs of apps out of what the home holds."""
+
+    def __init__(self, home: Home, state: State, seal: Seal, bundles: Bundles) -> None:
+        self._home = home
+        self._state = state
+        self._seal = seal
+        self._bundles = bundles
+
+    async def deployed(self, deployment: Deployment) -> LiveApp:
+        """What is in force for an app."""
+        graph = loads(deployment.graph, Graph)
+        return await self.live(deployment.app, graph, serial=deployment.serial)
+
+    async def live(self, ident: str, graph: Graph, *, serial: int = 0) -> LiveApp:
+        """An app of this id with the graph; everything that it needs must be in the home."""
+        nodes = nodes_of(graph)
+        secrets = await self._secrets(graph)
+        volumes = {volume.name: volume.folder for volume in await self._state.volumes()}
+        ephemeral = ident != graph.app
+        pools = {
+            node.spec.name: self._pool(ident, graph.app, nodes, node, node.spec, secrets, volumes, ephemeral=ephemeral)
+            for node in graph.nodes
+            if isinstance(node.spec, FunctionSpec)
+        }
+        return LiveApp(id=ident, name=graph.app, serial=serial, runtime=graph.runtime, graph=graph, pools=pools)
+
+    async def _secrets(self, graph: Graph) -> dict[str, dict[str, str]]:
+        found = {}
+        for node in graph.nodes:
+            if isinstance(node.spec, SecretSpec):
+                sealed = await self._state.sealed(graph.app, node.spec.slot, node.spec.version)
+                found[node.spec.slot] = self._seal.unseal(sealed)
+        return found
+
+    def _pool(
+        self,
+        app: str,
+        name: str,
+        nodes: Nodes,
+        node: Node,
+        function: FunctionSpec,
+        secrets: dict[str, dict[str, str]],
+        volumes: dict[str, str],
+        *,
+        ephemeral: bool,
+    ) -> PoolSpec:
+        parts = image_parts(nodes, node.address)
+        bundles = [nodes[address] for address in node.inputs if isinstance(nodes[address].spec, BundleSpec)]
+        resources = function.resources
+        # A request alone is a limit too: on one's own machine what a worker takes beyond it is taken from others.
+        memory = resources.memory_limit_mib or resources.memory_mib
+        cpu = resources.cpu_limit_milli or resources.cpu_milli
+        values = [secrets[slot] for slot in function.secrets]
+        env = dict(_threads(resources.cpu_milli))
+        env.update(parts.config.env)
+        for secret in values:  # the last one wins
+            env.update(secret)
+        env.update([IS_REMOTE, ("SLIPWAY_APP", name)])
+        container = ContainerSpec(
+            name="to-be-named",
+            base=parts.base,
+            layers=parts.layers,
+            trees=tuple(self._bundles.path(bundle.digest) for bundle in bundles),
+            mounts=tuple(self._mount(mount, volumes) for mount in function.volumes),
+            limits=Limits(cpu_milli=cpu, memory_mib=memory),
+            network=not function.block_network,
+            labels=(("app", app), ("function", function.name)),
+        )
+        start = FunctionStart(
+            app=name,
+            name=function.name,
+            module=function.module,
+            qualname=function.qualname,
+            is_async=function.is_async,
+            is_generator=function.is_generator,
+            serialized=function.serialized,
+            concurrency=function.concurrency.max_inputs,
+            session=SESSION,
+        )
+        worker = WorkerSpec(
+            container=container,
+            function=start,
+            env=tuple(env.items()),
+            secrets=tuple(sorted({value for secret in values for value in secret.values()})),
+            startup_timeout=(function.startup_timeout_ms or function.timeout_ms) / 1000,
+            cwd=parts.config.workdir or "/root",
+        )
+        return PoolSpec(
+            key=f"{app} {node.digest}",
+            app=app,
+            function=function.name,
+            limits=limits_of(function, cores=os.cpu_count() or 1, ephemeral=ephemeral),
+            worker=worker,
+        )
+
+    def _mount(self, mount: tuple[str, str, bool, str | None], volumes: dict[str, str]) -> Mount:
+        path, name, read_only, sub_path = mount
+        if name not in volumes:
+            raise NotFoundError(f"the volume {name} is not in this home", hint="slipway apply makes it.")
+        folder = self._home.volumes / volumes[name] / (sub_path or "").lstrip("/")
+        return Mount(source=str(folder), target=path, read_only=read_only)
+
+
+def _threads(cpu_milli: int | None) -> list[tuple[str, str]]:
+    """How many threads numerical libraries start, from the CPU request; nothing where none was made."""
+    if cpu_milli is None:
+        return []
+    count = str(max(1, -(-cpu_milli // 1000)))
+    return [(name, count) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")]

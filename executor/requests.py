@@ -1,0 +1,264 @@
+"""What programs may ask of an engine, by name; see docs/wire.md."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from attrs import asdict
+
+from slipway.compiler import planfile
+from slipway.compiler.check import check
+from slipway.compiler.diff import plan as make_plan
+from slipway.compiler.encode import digest_of, from_wire, loads, to_wire
+from slipway.compiler.nodes import Graph, VolumeSpec
+from slipway.compiler.plan import Plan
+from slipway.compiler.world import needs
+from slipway.dsl.declaration import AppDecl
+from slipway.dsl.errors import DeclarationError, InvalidError, NotFoundError
+from slipway.dsl.version import VERSION
+
+from .apply import Applier
+from .engine import Emit, Engine, Scope
+from .facts import gather
+from .launch import LiveApp
+from .logbook import LogLine
+from .ports import Runtime
+
+Method = Callable[[Scope, dict[str, Any], Emit], Awaitable[dict[str, Any]]]
+
+
+def methods(engine: Engine) -> dict[str, Method]:
+    """Every request that an engine answers."""
+    requests = Requests(engine)
+    return {
+        "plan": requests.plan,
+        "apply": requests.apply,
+        "run": requests.run,
+        "app.end": requests.end_app,
+        "app.list": requests.list_apps,
+        "app.logs": requests.logs,
+        "logs.follow": requests.follow_logs,
+        "function.open": requests.open_function,
+        "destroy": requests.destroy,
+        "status": requests.status,
+    }
+
+
+class Requests:
+    """Each method takes the connection's scope, the parameters as they came, and what sends an event."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._locks: dict[str, asyncio.Lock] = {}  # one apply of an app at a time
+
+    # --- plan, apply, run, destroy --------------------------------------------------------------------
+
+    async def plan(self, _scope: Scope, params: dict[str, Any], _emit: Emit) -> dict[str, Any]:
+        made = await self._plan(params)
+        data = await asyncio.to_thread(planfile.write, made)
+        ident = digest_of(data.decode())[7:23]
+        if params.get("save", True):
+            await self._engine.state.save_plan(str(params.get("folder", "")), ident, data)
+        return {"id": ident, "plan": await asyncio.to_thread(to_wire, made)}
+
+    async def _plan(self, params: dict[str, Any], *, ephemeral: bool = False) -> Plan:
+        declaration = await asyncio.to_thread(from_wire, AppDecl, params["declaration"])
+        faults = tuple(fault for fault in check(declaration) if fault.severity == "error")
+        runtime = self._runtime(params.get("runtime"))
+        state = self._engine.state
+        if faults and not declaration.images:
+            raise DeclarationError(faults)
+        facts = await gather(
+            needs(declaration),
+            runtime=runtime,
+            state=state,
+            seal=self._engine.seal,
+            app=declaration.name,
+            secrets=params.get("secrets", {}),
+        )
+        deployment = None if ephemeral else await state.deployment(declaration.name)
+        built = frozenset([layer async for layer in runtime.layers()])
+        last = {row.layer: row.ms for row in await state.all_built(runtime.name)}
+        return await asyncio.to_thread(
+            make_plan,
+            declaration,
+            facts,
+            deployed=loads(deployment.graph, Graph) if deployment else None,
+            lineage=deployment.lineage if deployment else "",
+            serial=deployment.serial if deployment else 0,
+            built=built,
+            last_ms=last,
+            engine_version=VERSION,
+            app_file=declaration.file,
+            folder=str(params.get("folder", "")),
+        )
+
+    def _runtime(self, name: str | None) -> Runtime:
+        runtimes = self._engine.runtimes
+        wanted = name or os.environ.get("SLIPWAY_RUNTIME") or next(iter(runtimes))
+        if wanted not in runtimes:
+            raise InvalidError(f"the runtime {wanted} is not in this release", hint=f"There is: {', '.join(runtimes)}.")
+        return runtimes[wanted]
+
+    async def apply(self, _scope: Scope, params: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        plan = await self._wanted_plan(params)
+        lock = self._locks.setdefault(plan.graph.app, asyncio.Lock())
+        async with lock:
+            applied = await self._applier(plan.graph.runtime).apply(plan, on_event=emit)
+            if applied.whole:
+                await self._put_in_force(plan.graph.app)
+        return {
+            "app": plan.graph.app,
+            "serial": applied.serial,
+            "done": list(applied.done),
+            "failed": list(applied.failed),
+            "skipped": list(applied.skipped),
+            "executed": applied.executed,
+            "failures": [asdict(failure) for failure in applied.failures],
+        }
+
+    def _applier(self, runtime: str) -> Applier:
+        if runtime not in self._engine.appliers:
+            raise InvalidError(f"the runtime {runtime} is not in this release")
+        return self._engine.appliers[runtime]
+
+    async def _wanted_plan(self, params: dict[str, Any]) -> Plan:
+        """The plan that an `apply` means: one that came along, one by its id, or the last one of a folder."""
+        state = self._engine.state
+        if "plan" in params:
+            plan = await asyncio.to_thread(from_wire, Plan, params["plan"])
+            await asyncio.to_thread(planfile.verify_graph, plan.graph)
+            return plan
+        if "id" in params:
+            saved = await state.plan(str(params["id"]))
+        else:
+            folder = str(params.get("folder", ""))
+            last = await state.last_plan(folder)
+            if last is None:
+                raise NotFoundError(f"no plan was made in {folder} yet", hint="Make one: slipway plan app.py")
+            saved = last
+        return await asyncio.to_thread(planfile.read, saved.plan)
+
+    async def _put_in_force(self, app: str) -> None:
+        engine = self._engine
+        deployment = await engine.state.deployment(app)
+        live = engine.live.get(app)
+        if deployment is not None and (live is None or live.serial != deployment.serial):
+            await engine.put_in_force(await engine.launcher.deployed(deployment))
+
+    async def run(self, scope: Scope, params: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        """An ephemeral app: built, and callable through this connection for as long as it lasts."""
+        engine = self._engine
+        plan = await self._plan(params, ephemeral=True)
+        applied = await self._applier(plan.graph.runtime).realise(plan.graph, on_event=emit)
+        applied.check()
+        live = await engine.launcher.live(engine.ephemeral_id(), plan.graph)
+        engine.new_ephemeral(live, scope)
+        return {
+            "app": live.id,
+            "executed": applied.executed,
+            "faults": [to_wire(fault) for fault in plan.faults],
+        }
+
+    async def end_app(self, scope: Scope, params: dict[str, Any], _emit: Emit) -> dict[str, Any]:
+        if params["app"] not in scope.owned:
+            raise NotFoundError(f"this program runs no app {params['app']}")
+        await self._engine.end_ephemeral(scope, params["app"])
+        return {}
+
+    async def destroy(self, _scope: Scope, params: dict[str, Any], _emit: Emit) -> dict[str, Any]:
+        """Take an app out of force. Volumes and secrets stay, but for the volumes that are named."""
+        engine, app = self._engine, str(params["app"])
+        volumes = tuple(params.get("volumes", ()))
+        lock = self._locks.setdefault(app, asyncio.Lock())
+        async with lock:
+            deployment = await engine.state.deployment(app)
+            runtime = deployment.runtime if deployment is not None else next(iter(engine.runtimes))
+            self._refuse_ephemeral_use(volumes)
+            removed = await self._applier(runtime).destroy(app, volumes)
+            await engine.retire(app)
+        return {"removed": list(removed)}
+
+    def _refuse_ephemeral_use(self, volumes: tuple[str, ...]) -> None:
+        """A volume that a running app has mounted is not removed from under it."""
+        for live in self._engine.live.values():
+            used = {node.spec.name for node in live.graph.nodes if isinstance(node.spec, VolumeSpec)}
+            taken = used.intersection(volumes) if live.is_ephemeral else ()
+            for name in taken:
+                raise InvalidError(f"the volume {name} is in use by {live.name}, which runs", hint="Wait for its end.")
+
+    # --- calls ----------------------------------------------------------------------------------------
+
+    async def open_function(self, scope: Scope, params: dict[str, Any], _emit: Emit) -> dict[str, Any]:
+        channel, spec = self._engine.open_function(scope, str(params["app"]), str(params["function"]))
+        function = spec.worker.function
+        return {"channel": channel, "is_async": function.is_async, "is_generator": function.is_generator}
+
+    # --- looking --------------------------------------------------------------------------------------
+
+    async def list_apps(self, _scope: Scope, _params: dict[str, Any], _emit: Emit) -> dict[str, Any]:
+        deployed = {row.app: row for row in await self._engine.state.deployments()}
+        live = self._engine.live
+        return {
+            "apps": [
+                self._app(live[app]) | {"created_ms": row.created_ms} for app, row in deployed.items() if app in live
+            ]
+        }
+
+    def _app(self, live: LiveApp) -> dict[str, Any]:
+        dispatcher = self._engine.dispatchers[live.runtime]
+        pools = [dispatcher.pools[spec.key].counts() for spec in live.pools.values() if spec.key in dispatcher.pools]
+        return {
+            "app": live.name,
+            "id": live.id,
+            "state": "ephemeral" if live.is_ephemeral else "deployed",
+            "serial": live.serial,
+            "runtime": live.runtime,
+            "functions": sorted(live.pools),
+            "workers": sum(counts.workers for counts in pools),
+            "running": sum(counts.running for counts in pools),
+            "queued": sum(counts.queued for counts in pools),
+            "done": sum(counts.done for counts in pools),
+            "failed": sum(counts.failed for counts in pools),
+        }
+
+    async def logs(self, _scope: Scope, params: dict[str, Any], _emit: Emit) -> dict[str, Any]:
+        app = str(params["app"])
+        lines = await asyncio.to_thread(self._engine.logbook.tail, app, int(params.get("tail", 100)))
+        if not lines and app not in {live.name for live in self._engine.live.values()}:
+            raise NotFoundError(f"no app {app} has run here", hint="What is deployed: slipway app list")
+        return {"lines": [asdict(line) for line in lines]}
+
+    async def follow_logs(self, _scope: Scope, params: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        """Send every line of an app, by name or id, from now on, until it ends or the request is cancelled."""
+
+        def tell(line: LogLine) -> None:
+            emit({"event": "line", **asdict(line)})
+
+        app = str(params["app"])
+        end = self._engine.logbook.follow(app, tell)
+        try:
+            await self._engine.end_of(app)
+        finally:
+            end()
+        return {}
+
+    async def status(self, _scope: Scope, _params: dict[str, Any], _emit: Emit) -> dict[str, Any]:
+        engine = self._engine
+        running = sum(dispatcher.busy for dispatcher in engine.dispatchers.values())
+        ephemeral = [live.name for live in engine.live.values() if live.is_ephemeral]
+        busy = [f"{running} calls under way"] if running else []
+        busy += [f"{', '.join(ephemeral)} runs"] if ephemeral else []
+        busy += ["an apply is under way"] if any(lock.locked() for lock in self._locks.values()) else []
+        return {
+            "pid": os.getpid(),
+            "version": VERSION,
+            "home": str(engine.home.path),
+            "started_ms": engine.started_ms,
+            "runtimes": list(engine.runtimes),
+            "busy": "; ".join(busy),
+            "apps": [self._app(live) for _, live in sorted(engine.live.items())],
+        }
