@@ -20,6 +20,7 @@ from attrs import frozen
 from slipway.dsl.app import App
 from slipway.dsl.cls import Cls
 from slipway.dsl.declaration import (
+    AddLocal,
     AppDecl,
     ClsDecl,
     Concurrency,
@@ -36,7 +37,7 @@ from slipway.dsl.options import FunctionSettings
 from slipway.identity import whole_identity
 from slipway.images import Images
 from slipway.notes import fault_of, notes
-from slipway.sources import code_of, module_name, module_of
+from slipway.sources import code_of, left_behind, module_name, module_of
 from slipway.values import Slots
 
 MOST_SERIALIZED, MUCH_SERIALIZED = 16 << 20, 256 << 10
@@ -79,6 +80,7 @@ class _Declaring:
         faults: list[Fault] = []
         code = self._code(faults)
         functions = tuple(f for function in app.functions.values() for f in self._try(function, code, faults))
+        faults.extend(self._left_behind(functions))
         used = ((name, decl) for decl in functions for name in _used(app.functions[decl.name], decl))
         decl = AppDecl(
             name=app.name or self.file.stem,
@@ -134,6 +136,30 @@ class _Declaring:
             options=settings.plain,
             origin=function.origin,
         )
+
+    def _left_behind(self, functions: tuple[FunctionDecl, ...]) -> Iterator[Fault]:
+        """A warning for each module beside the app file that a function's file uses and its workers won't have."""
+        said: set[tuple[str, str]] = set()
+        for decl in functions:
+            function = self.app.functions[decl.name]
+            module = module_of(function.here("declare"))
+            if module is None or not decl.code.sources:
+                continue
+            image = self.images.decls[decl.image]
+            added = (s for step in image.steps if isinstance(step, AddLocal) for s in step.sources)
+            taken = {Path(s.remote).name.removesuffix(".py") for s in (*decl.code.sources, *added)}
+            for name in left_behind(module, {*taken, module.__name__.partition(".")[0]}, self.file):
+                if (module.__name__, name) in said:
+                    continue
+                said.add((module.__name__, name))
+                yield Fault(
+                    severity="warning",
+                    address=f"function {decl.name}",
+                    summary=f"{Path(str(module.__file__)).name} uses the module {name}, which its workers don't have",
+                    found=f"import {name}, at the top of the file",
+                    hint=f'Add it to the image: .add_local_python_source("{name}")',
+                    origin=decl.origin,
+                )
 
     def _code(self, faults: list[Fault]) -> SourceDecl:
         """The files of every module in which the app has functions: one may import another, as with `app.include`."""

@@ -155,6 +155,27 @@ def _find(name: str, near: Path) -> ModuleSpec | None:
         sys.path[:] = before
 
 
+def left_behind(module: ModuleType, taken: set[str], near: Path) -> tuple[str, ...]:
+    """Modules of the user's own that a module uses by name and that no worker would have: those that Python found
+    beside the app file or in the working folder, and that are not among the names that are taken along."""
+    homes = {str(near.parent), str(Path.cwd())}
+    used = set()
+    for value in list(vars(module).values()):
+        name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+        if isinstance(name, str):
+            used.add(name.partition(".")[0])
+    return tuple(sorted(top for top in used - taken if _home(top) in homes))
+
+
+def _home(top: str) -> str | None:
+    """The folder in which Python found a top-level module."""
+    module = sys.modules.get(top)
+    places = [*getattr(module, "__path__", ()), getattr(module, "__file__", None)]
+    if places[0] is None or top in {"__main__", "slipway"}:
+        return None
+    return str(Path(places[0]).parent)
+
+
 def module_of(function: Callable[..., Any]) -> ModuleType | None:
     """The module in which a function is written."""
     return sys.modules.get(function.__module__)

@@ -11,9 +11,8 @@ from slipway.dsl.errors import Error, InvalidError, NotFoundError
 from slipway.dsl.secret import KEY, Secret
 from slipway.notes import fault_of
 
-NAME = r"[A-Za-z_][A-Za-z0-9_]*"
-LINE = re.compile(rf"\s*(?:export\s+)?(?P<key>{NAME})\s*(?:=[ \t]*(?P<value>.*))?", re.DOTALL)
-REFERENCE = re.compile(rf"\$\{{(?P<name>{NAME})(?::-(?P<otherwise>[^}}]*))?\}}")
+LINE = re.compile(rf"\s*(?:export\s+)?(?P<key>{KEY})\s*(?:=[ \t]*(?P<value>.*))?", re.DOTALL)
+REFERENCE = re.compile(rf"\$\{{(?P<name>{KEY})(?::-(?P<otherwise>[^}}]*))?\}}")
 ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "$"}
 
 
@@ -137,7 +136,7 @@ def parse_dotenv(text: str, environ: object = None) -> dict[str, str]:
         if quote != "'":
             value = _expanded(value, {**dict(outer), **values}, escapes=quote == '"')  # type: ignore[call-overload]
         values[match["key"]] = value
-    assert all(KEY.fullmatch(key) for key in values)
+    assert all(re.fullmatch(KEY, key) for key in values)
     return values
 
 

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-TAG = re.compile(r"[A-Za-z0-9._-]{1,63}")
-APP_ID = re.compile(r"ap-[a-zA-Z0-9]{22}")
+TAG = r"[A-Za-z0-9._-]{1,63}"
+APP_ID = r"ap-[a-zA-Z0-9]{22}"
 
 
 class FunctionDecorator(Protocol):
@@ -376,14 +376,14 @@ def _deploy_tag(tag: Any, strategy: str) -> str:
 
 def _app_name(name: object) -> str:
     name = checked_name(name, "an app")
-    if APP_ID.fullmatch(name):
+    if re.fullmatch(APP_ID, name):
         raise invalid(f"{name!r} looks like the id of an app, and can't be the name of one")
     return name
 
 
 def _checked_tags(tags: Mapping[Any, Any]) -> tuple[tuple[str, str], ...]:
     for text in (*tags.keys(), *tags.values()):
-        if not isinstance(text, str) or not TAG.fullmatch(text):
+        if not isinstance(text, str) or not re.fullmatch(TAG, text):
             raise invalid(f"{text!r} can't be part of a tag", hint="Use letters, digits, ., _ and -, at most 63.")
     return tuple(sorted(tags.items()))
 

@@ -23,7 +23,7 @@ Ignore = Union["tuple[str, ...]", FilePatternMatcher, Callable[[Path], bool]]
 Packages = Union[str, "list[str]", "tuple[str, ...]"]
 
 # Where the files that a step reads lie while it runs; fixed, so that a file's name and place are no identity.
-PYTHON = re.compile(r"3\.\d{1,2}(\.\d+)?t?")
+PYTHON = r"3\.\d{1,2}(\.\d+)?t?"
 BUILD_FOLDER = "/.slipway/build"
 
 
@@ -153,7 +153,7 @@ def checked_python(name: str, version: object) -> str | None:
         about = f': write "{version}" (3.1 and 3.10 are the same number)' if isinstance(version, float) else ""
         what = "a number" if isinstance(version, int | float) else type(version).__name__
         raise TypeError(f"{here()}: {name} must be a string, not {what}{about}")
-    if not PYTHON.fullmatch(version):
+    if not re.fullmatch(PYTHON, version):
         raise invalid(f"{name}={version!r} isn't a version of Python 3", hint=f'For example {name}="3.11".')
     return version
 

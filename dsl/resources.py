@@ -8,7 +8,7 @@ from typing import Any
 from slipway.dsl.declaration import Resources
 from slipway.dsl.origin import invalid
 
-GPU = re.compile(r"([A-Za-z][A-Za-z0-9_.!+-]*)(?::([0-9]+))?")
+GPU = r"([A-Za-z][A-Za-z0-9_.!+-]*)(?::([0-9]+))?"
 
 
 def checked_gpu(value: object) -> tuple[str, ...]:
@@ -25,7 +25,7 @@ def checked_gpu(value: object) -> tuple[str, ...]:
         return tuple(one for item in value for one in checked_gpu(item))
     if not isinstance(value, str):
         raise invalid(f"gpu= takes a string or a list of them, not {type(value).__name__}", hint='Write gpu="A100".')
-    match = GPU.fullmatch(value.strip())
+    match = re.fullmatch(GPU, value.strip())
     if match is None:
         raise invalid(f"gpu={value!r} isn't a GPU", hint='Write a kind and, where more than one, a count: "H100:2".')
     count = int(match[2] or 1)

@@ -12,7 +12,7 @@ from slipway.dsl.declaration import Origin
 from slipway.dsl.later import Later
 from slipway.dsl.origin import here, invalid
 
-KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+KEY = r"[A-Za-z_][A-Za-z0-9_]*"
 UNKNOWN = Origin()
 MAX_KEY, MAX_VALUE = 16_384, 32_768
 
@@ -131,6 +131,6 @@ def checked_env(env: Mapping[str, str | None], what: str) -> tuple[tuple[str, st
 def checked_key(key: object) -> str:
     if not isinstance(key, str):
         raise invalid(f"the name of an environment value must be a string, not {type(key).__name__}")
-    if not KEY.fullmatch(key) or len(key) > MAX_KEY:
+    if not re.fullmatch(KEY, key) or len(key) > MAX_KEY:
         raise invalid(f"{key!r} can't be the name of an environment value", hint="Use letters, digits and _.")
     return key

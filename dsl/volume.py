@@ -14,7 +14,7 @@ from slipway.dsl.dual import Dual
 from slipway.dsl.later import Later
 from slipway.dsl.origin import here, invalid
 
-NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+NAME = r"[A-Za-z0-9_.-]{1,64}"
 _HINT = "Mounted at a path, a volume is a plain folder: open its files in a function."
 
 
@@ -22,7 +22,7 @@ def checked_name(name: object, what: str) -> str:
     """A name of a stored object: letters, digits, `-`, `_` and `.`, at most 64, and not a way out of a folder."""
     if not isinstance(name, str):
         raise invalid(f"the name of {what} must be a string, not {type(name).__name__}")
-    if not NAME.fullmatch(name) or not name.strip("."):
+    if not re.fullmatch(NAME, name) or not name.strip("."):
         raise invalid(f"{name!r} can't be the name of {what}", hint="Use letters, digits, -, _ and ., at most 64.")
     return name
 

@@ -15,7 +15,7 @@ from slipway.dsl.partial import Partial, Target, needs_parentheses, with_role
 from slipway.dsl.resources import checked_count, checked_seconds
 
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")
-LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 
 
 def fastapi_endpoint(
@@ -116,7 +116,7 @@ def web_server(
 
 
 def _endpoint(style: str, label: Any, domains: Any, auth: bool, **more: Any) -> EndpointDecl:
-    if label is not None and (not isinstance(label, str) or not LABEL.fullmatch(label)):
+    if label is not None and (not isinstance(label, str) or not re.fullmatch(LABEL, label)):
         raise invalid(f"label={label!r} can't be part of a URL", hint="Use small letters, digits and -, at most 63.")
     if isinstance(domains, str):
         raise invalid("custom_domains= takes a list", hint=f"Write custom_domains=[{domains!r}].")

@@ -38,7 +38,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
 
     def load(module: str, **files: str) -> tuple[Any, Path]:
         for name, text in files.items():
-            path = tmp_path / (name.replace("__", "/") + ".py")
+            path = tmp_path / (name.replace("__init__", "*").replace("__", "/").replace("*", "__init__") + ".py")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("import slipway\n" + text)
         importlib.invalidate_caches()
@@ -287,6 +287,36 @@ def f(): ...
         ("space", "/root/space", True),
     ]
     assert step.sources[1].ignore == ("**", "!**/*.py", "**/__pycache__", "**/*.pyc", "**/.*/**")
+
+
+def test_modules_that_stay_behind_are_named(load: Load) -> None:
+    module, file = load(
+        "app",
+        helpers="def help(): ...",
+        tools__deep="X = 1",
+        packed="",
+        app="""
+import json, packed, tools.deep
+from helpers import help
+app = slipway.App("a", image=slipway.Image.debian_slim().add_local_python_source("packed"))
+@app.function()
+def f(): ...
+@app.function()
+def g(): ...
+@app.function(include_source=False)
+def h(): ...
+""",
+    )
+    decl, _ = declare(module.app, file=file)
+    assert [(f.severity, f.address, f.summary, f.hint) for f in decl.faults] == [
+        (
+            "warning",
+            "function f",
+            f"app.py uses the module {name}, which its workers don't have",
+            f'Add it to the image: .add_local_python_source("{name}")',
+        )
+        for name in ("helpers", "tools")
+    ]
 
 
 def test_all_that_cannot_be_found_is_said_at_once(load: Load) -> None:
