@@ -1,0 +1,444 @@
+"""A program's connection to an engine: requests, and calls, from any thread and from any event loop.
+
+There is no thread of ours behind it: whoever waits for an answer reads for all (a leader), and hands over to another
+who waits when it has its own. So a program with one thread gets its answers without a hop between threads. Only
+asynchronous users, who can't wait, need a thread that reads; it starts with the first of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from slipway.dsl import errors
+from slipway.executor.worker import stream
+from slipway.executor.worker.frames import PROTOCOL, Flag, Frame, FrameError, Kind, Outcome, pack
+from slipway.executor.worker.package import code_digest
+from slipway.executor.worker.payload import IN_MEMFD, Packed
+from slipway.executor.worker.stream import NO_FD, Stream, StreamClosed
+
+VERSION = "0.1.0"
+OnEvent = Callable[[dict[str, Any]], None]
+_FD = int(Flag.FD)
+_RESULT = int(Kind.RESULT)
+_GONE = "the connection to the engine is lost"
+
+
+class Waiter:
+    """Gets the frames of one id, or of many. `put` is called by whichever thread reads."""
+
+    __slots__ = ("_awake", "frames", "loop", "wake_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None, wake_loop: Callable[[], None] | None = None) -> None:
+        self.frames: deque[tuple[Frame, int]] = deque()
+        self.loop = loop
+        self.wake_loop = wake_loop
+        self._awake = threading.Lock()  # held while the waiter sleeps
+        self._awake.acquire()
+
+    def put(self, frame: Frame, fd: int) -> None:
+        first = not self.frames
+        self.frames.append((frame, fd))
+        if first:
+            self.wake()
+
+    def wake(self) -> None:
+        if self.loop is not None and self.wake_loop is not None:
+            try:
+                self.loop.call_soon_threadsafe(self.wake_loop)
+            except RuntimeError:
+                pass  # the loop has ended, and with it whoever waited
+        elif self._awake.locked():
+            try:
+                self._awake.release()
+            except RuntimeError:
+                pass  # somebody else woke it at the same moment
+
+    def sleep(self) -> None:
+        self._awake.acquire()
+
+
+_all: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+class Connection:
+    """Made with `Connection.connect`; whoever made it calls `close`."""
+
+    version = VERSION
+
+    def __init__(self, link: Stream, peer: dict[str, Any], code: str, where: str) -> None:
+        self.peer = peer  # what the engine said of itself: "protocol", "version", "code", "pid"
+        self.code = code
+        self.closed = False
+        self._link = link
+        self._where = where
+        self._ids = count(1)
+        self._waiters: dict[int, Waiter] = {}
+        self._reading = threading.Lock()  # held by the leader
+        self._sleepers: set[Waiter] = set()
+        self._sleepers_lock = threading.Lock()
+        self._reader: threading.Thread | None = None
+        self._lost = _GONE
+        _all.add(self)
+
+    @classmethod
+    def connect(cls, path: Path, role: str = "client") -> Connection:
+        """Connect to the engine that listens at `path`. Raises `RuntimeUnavailable`."""
+        try:
+            sock = stream.connect(path)
+        except OSError as error:
+            raise errors.RuntimeUnavailable(
+                f"no engine answers at {path}: {error.strerror}", hint="Start one with: slipway up"
+            ) from error
+        link = Stream(sock)
+        code = code_digest()
+        hello = {"protocol": PROTOCOL, "version": VERSION, "code": code, "role": role, "pid": os.getpid()}
+        try:
+            link.send(pack(Frame(Kind.HELLO, payload=json.dumps(hello).encode())))
+            frames: list[tuple[Frame, int]] = []
+            while not frames:
+                frames = link.receive()
+            peer = json.loads(frames[0][0].payload) if frames[0][0].kind == Kind.HELLO else {}
+        except (StreamClosed, FrameError, ValueError) as error:
+            link.close()
+            raise errors.RuntimeUnavailable(f"the engine at {path} does not answer: {error}") from error
+        if peer.get("protocol") != PROTOCOL:
+            link.close()
+            raise errors.VersionError(
+                f"the engine at {path} speaks protocol {peer.get('protocol')}, this program {PROTOCOL}",
+                hint="End it with the program that started it, or end its process.",
+            )
+        return cls(link, peer, code, str(path))
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Connection to {self._where}{', closed' if self.closed else ''}>"
+
+    # --- requests
+
+    def request(self, method: str, params: dict[str, Any], on_event: OnEvent | None = None) -> dict[str, Any]:
+        """Ask for something and wait for the reply. Raises the error that the engine names.
+
+        `on_event` is called on this thread with each thing that the engine says meanwhile.
+        """
+        waiter = Waiter()
+        ident = self._begin(waiter, Kind.REQUEST, 0, json.dumps(params | {"method": method}).encode())
+        try:
+            while True:
+                reply = _take_reply(self._next(waiter)[0], on_event)
+                if reply is not None:
+                    return reply
+        except BaseException:
+            self.cancel([ident])
+            raise
+        finally:
+            self.forget(ident)
+
+    async def request_aio(self, method: str, params: dict[str, Any], on_event: OnEvent | None = None) -> dict[str, Any]:
+        """As `request`, without blocking the loop."""
+        mailbox = Mailbox(self)
+        ident = self._begin(mailbox.waiter, Kind.REQUEST, 0, json.dumps(params | {"method": method}).encode())
+        try:
+            while True:
+                reply = _take_reply((await mailbox.next())[0], on_event)
+                if reply is not None:
+                    return reply
+        except BaseException:
+            self.cancel([ident])
+            raise
+        finally:
+            self.forget(ident)
+
+    # --- calls
+
+    def open_function(self, app: str, name: str) -> int:
+        """The channel for calls of a function. Raises `NotFoundError`."""
+        return int(self.request("function.open", {"app": app, "function": name})["channel"])
+
+    async def open_function_aio(self, app: str, name: str) -> int:
+        return int((await self.request_aio("function.open", {"app": app, "function": name}))["channel"])
+
+    def call(self, channel: int, packed: Packed) -> tuple[Frame, int]:
+        """Make a call and wait for its RESULT frame; the caller owns the descriptor that may come with it."""
+        waiter = Waiter()
+        ident = self.submit(waiter, channel, packed)
+        try:
+            return self._next(waiter)
+        except BaseException:
+            self.cancel([ident], force=True)
+            raise
+        finally:
+            self.forget(ident)
+
+    async def call_aio(self, channel: int, packed: Packed) -> tuple[Frame, int]:
+        """As `call`, without blocking the loop; when its task is cancelled, so is the call."""
+        mailbox = Mailbox(self)
+        ident = self.submit(mailbox.waiter, channel, packed)
+        try:
+            return await mailbox.next()
+        except BaseException:
+            self.cancel([ident], force=True)
+            raise
+        finally:
+            self.forget(ident)
+
+    def submit(self, waiter: Waiter, channel: int, packed: Packed) -> int:
+        """Send one call; its RESULT goes to the waiter. Returns its id."""
+        if packed.size < IN_MEMFD:
+            return self._begin(waiter, Kind.CALL, channel, packed.bytes())
+        fd = packed.memfd()
+        try:
+            ident = self._expect(waiter)
+            self._send(pack(Frame(Kind.CALL, ident, b"", channel, _FD, 0, packed.size)), fd)
+        finally:
+            os.close(fd)
+        return ident
+
+    def prepare(self, waiter: Waiter, channel: int, packed: Packed) -> tuple[int, bytes]:
+        """The id and the bytes of a call that is sent later, with others, by `send_prepared`. Only for small ones."""
+        ident = self._expect(waiter)
+        return ident, pack(Frame(Kind.CALL, ident, packed.bytes(), channel))
+
+    def send_prepared(self, data: bytes) -> None:
+        self._send(data)
+
+    def forget(self, ident: int) -> None:
+        self._waiters.pop(ident, None)
+
+    def cancel(self, idents: list[int], *, force: bool = False) -> None:
+        """Give up calls or requests: those that have not begun, with `force` those that run too. Never raises."""
+        flags = int(Flag.FORCE) if force else 0
+        try:
+            self._send(b"".join(pack(Frame(Kind.CANCEL, ident, b"", 0, flags)) for ident in idents))
+        except errors.Error:
+            pass  # without a connection there is nothing to cancel
+
+    # --- sending and receiving
+
+    def _expect(self, waiter: Waiter) -> int:
+        ident = next(self._ids)
+        self._waiters[ident] = waiter
+        if self.closed:
+            raise self._loss()
+        return ident
+
+    def _begin(self, waiter: Waiter, kind: int, channel: int, data: bytes) -> int:
+        ident = self._expect(waiter)
+        try:
+            self._send(pack(Frame(kind, ident, data, channel)))
+        except BaseException:
+            self.forget(ident)
+            raise
+        return ident
+
+    def _send(self, data: bytes, fd: int = NO_FD) -> None:
+        try:
+            self._link.send(data, fd, while_full=self._while_full)
+        except StreamClosed as closed:
+            self._break(str(closed))
+            raise self._loss() from closed
+
+    def _while_full(self) -> None:
+        """The engine takes no more for now: read what it has for us, else it might wait for that in its turn."""
+        if not self._reading.acquire(blocking=False):
+            self._link.wait(read=False, write=True)  # another thread reads
+            return
+        try:
+            if self._link.wait(read=True, write=True):
+                self._pump()
+        finally:
+            self._step_down()
+
+    def _next(self, waiter: Waiter) -> tuple[Frame, int]:
+        """Wait for the waiter's next frame, reading for everybody if nobody else does."""
+        frames = waiter.frames
+        while not frames:
+            if self.closed:
+                raise self._loss()
+            if self._reading.acquire(blocking=False):
+                try:
+                    while not frames and not self.closed:
+                        self._pump()
+                finally:
+                    self._step_down()
+            else:
+                self._sleep(waiter)
+        return frames.popleft()
+
+    def poll(self, waiter: Waiter) -> bool:
+        """Whether the waiter has something, after reading what is there already."""
+        if not waiter.frames and self._reading.acquire(blocking=False):
+            try:
+                self._pump(socket.MSG_DONTWAIT)
+            finally:
+                self._step_down()
+        return bool(waiter.frames)
+
+    def wait_for(self, waiter: Waiter) -> tuple[Frame, int]:
+        """The next frame of a waiter that has calls under way. Raises `CallLost` with the connection."""
+        return self._next(waiter)
+
+    def _sleep(self, waiter: Waiter) -> None:
+        with self._sleepers_lock:
+            self._sleepers.add(waiter)
+        # The leader may have put our frame, or stepped down, just before it could see that we sleep.
+        if not waiter.frames and not self.closed and self._reading.locked():
+            waiter.sleep()
+        with self._sleepers_lock:
+            self._sleepers.discard(waiter)
+
+    def _step_down(self) -> None:
+        self._reading.release()
+        if self._sleepers:
+            with self._sleepers_lock:
+                heir = next(iter(self._sleepers), None)
+            if heir is not None:
+                heir.wake()
+
+    def _pump(self, flags: int = 0) -> None:
+        """Read once and hand out what came."""
+        try:
+            frames = self._link.receive(flags)
+        except (BlockingIOError, InterruptedError):
+            return
+        except (StreamClosed, FrameError) as closed:
+            self._break(str(closed))
+            return
+        waiters = self._waiters
+        for frame, fd in frames:
+            waiter = waiters.pop(frame.id, None) if frame.kind == _RESULT else waiters.get(frame.id)
+            if waiter is not None:
+                waiter.put(frame, fd)
+            elif fd != NO_FD:
+                os.close(fd)  # the answer to a call that nobody waits for any more
+
+    def ensure_reader(self) -> None:
+        """From now on a thread reads, because an event loop waits for answers."""
+        if self._reader is None:
+            with self._sleepers_lock:
+                if self._reader is None:
+                    self._reader = threading.Thread(target=self._read_on, name="slipway-reader", daemon=True)
+                    self._reader.start()
+
+    def _read_on(self) -> None:
+        with self._reading:
+            while not self.closed:
+                self._pump()
+
+    # --- the end
+
+    def _loss(self) -> errors.Error:
+        return errors.CallLost(self._lost, hint="The engine ended or was restarted; `slipway status` tells.")
+
+    def _break(self, reason: str) -> None:
+        """The connection is of no more use: everybody who waits hears it."""
+        if self.closed:
+            return
+        self._lost = f"{_GONE}: {reason}"
+        self.closed = True
+        self._link.close()
+        self._wake_all()
+
+    def _wake_all(self) -> None:
+        with self._sleepers_lock:
+            sleepers = tuple(self._sleepers)
+        for waiter in {*sleepers, *self._waiters.values()}:
+            waiter.wake()
+
+    def wait_closed(self) -> None:
+        """Wait until the engine closes the connection (it does when it ends)."""
+        waiter = Waiter()
+        try:
+            self._next(waiter)
+        except errors.CallLost:
+            return
+
+    def close(self) -> None:
+        """Let go; calls under way end with `CallLost`, for the engine too."""
+        self._break("it was closed here")
+
+    def _after_fork(self) -> None:
+        """In a forked child: the socket is the parent's, so leave it alone and say so to whoever uses it."""
+        self._lost = "this process was forked, and the connection to the engine is its parent's"
+        self.closed = True
+        self._link.sock.detach()
+        self._waiters.clear()
+        self._reading = threading.Lock()
+        self._sleepers_lock = threading.Lock()
+
+
+def _forked() -> None:
+    for connection in tuple(_all):
+        connection._after_fork()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+class Mailbox:
+    """A waiter for one task of an event loop."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._event = asyncio.Event()
+        self.waiter = Waiter(asyncio.get_running_loop(), self._event.set)
+        connection.ensure_reader()
+
+    async def next(self) -> tuple[Frame, int]:
+        frames = self.waiter.frames
+        while not frames:
+            if self._connection.closed:
+                raise self._connection._loss()
+            self._event.clear()
+            if not frames and not self._connection.closed:
+                await self._event.wait()
+        return frames.popleft()
+
+    def ready(self) -> bool:
+        return bool(self.waiter.frames)
+
+
+def _take_reply(frame: Frame, on_event: OnEvent | None) -> dict[str, Any] | None:
+    """The reply, or None after an event. Raises the engine's fault."""
+    value: dict[str, Any] = json.loads(frame.payload)
+    if frame.kind == Kind.EVENT:
+        if on_event is not None:
+            on_event(value)
+        return None
+    if frame.kind == Kind.FAULT:
+        raise error_of(value)
+    return value
+
+
+def error_of(fault: dict[str, Any]) -> errors.Error:
+    """The exception that a FAULT stands for.
+
+    >>> error_of({"type": "NotFoundError", "message": "no app shop", "hint": "slipway app list"})
+    NotFoundError('no app shop')
+    """
+    kind = getattr(errors, str(fault.get("type")), errors.Error)
+    if not (isinstance(kind, type) and issubclass(kind, errors.Error)):
+        kind = errors.Error
+    if kind is errors.DeclarationError:
+        from slipway.compiler.encode import from_wire  # noqa: PLC0415 - only a wrong app file needs the compiler
+
+        return errors.DeclarationError(tuple(from_wire(item) for item in fault.get("faults", ())))  # type: ignore[misc]
+    more = {"log": str(fault.get("log", ""))} if kind is errors.ImageBuildError else {}
+    return kind(str(fault.get("message", "")), hint=str(fault.get("hint", "")), **more)
+
+
+__all__ = ["Connection", "Mailbox", "OnEvent", "Outcome", "Waiter", "error_of"]

@@ -1,0 +1,81 @@
+"""The life of a call as a table. Nothing here waits, sleeps, opens or spawns.
+
+    queued ──assign──▸ assigned ──start──▸ running ──▸ one of the five outcomes
+      ▴                   │                  │
+      └─────give_back─────┘                  └─ (a worker that is lost takes what it runs with it)
+
+A call can be ended in every state before its outcome, and in none after it: that is what makes it exactly one.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from slipway.dsl.errors import InternalError
+
+from .worker.frames import Outcome
+
+
+class State(Enum):
+    QUEUED = "queued"
+    ASSIGNED = "assigned"  # sent to a worker that is still busy with another call
+    RUNNING = "running"
+    RETURNED = "returned"
+    RAISED = "raised"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+
+class Event(Enum):
+    ASSIGN = "assign"
+    START = "start"
+    GIVE_BACK = "give_back"  # the worker gave it back, or was lost before it began
+    RETURN = "return"
+    RAISE = "raise"
+    TIME_OUT = "time_out"
+    CANCEL = "cancel"
+    LOSE = "lose"
+
+
+OPEN = frozenset({State.QUEUED, State.ASSIGNED, State.RUNNING})
+FINAL = frozenset(State) - OPEN
+
+TABLE: dict[tuple[State, Event], State] = {
+    (State.QUEUED, Event.ASSIGN): State.ASSIGNED,
+    (State.QUEUED, Event.RAISE): State.RAISED,  # no worker could be started: the start-up's exception is the call's
+    (State.QUEUED, Event.CANCEL): State.CANCELLED,
+    (State.QUEUED, Event.LOSE): State.LOST,
+    (State.ASSIGNED, Event.START): State.RUNNING,
+    (State.ASSIGNED, Event.GIVE_BACK): State.QUEUED,
+    (State.ASSIGNED, Event.CANCEL): State.CANCELLED,
+    (State.ASSIGNED, Event.LOSE): State.LOST,
+    (State.RUNNING, Event.RETURN): State.RETURNED,
+    (State.RUNNING, Event.RAISE): State.RAISED,
+    (State.RUNNING, Event.TIME_OUT): State.TIMED_OUT,
+    (State.RUNNING, Event.CANCEL): State.CANCELLED,
+    (State.RUNNING, Event.LOSE): State.LOST,
+}
+
+EVENT_OF: dict[Outcome, Event] = {
+    Outcome.RETURNED: Event.RETURN,
+    Outcome.RAISED: Event.RAISE,
+    Outcome.TIMED_OUT: Event.TIME_OUT,
+    Outcome.CANCELLED: Event.CANCEL,
+    Outcome.LOST: Event.LOSE,
+}
+
+
+def advance(state: State, event: Event) -> State:
+    """The state that follows. Raises `InternalError` for a step that the table does not hold.
+
+    >>> advance(State.RUNNING, Event.RETURN)
+    <State.RETURNED: 'returned'>
+    >>> advance(State.RETURNED, Event.LOSE)
+    Traceback (most recent call last):
+    slipway.dsl.errors.InternalError: a call that is returned can't lose
+    """
+    try:
+        return TABLE[state, event]
+    except KeyError:
+        raise InternalError(f"a call that is {state.value} can't {event.value}") from None

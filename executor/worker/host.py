@@ -1,0 +1,350 @@
+"""The engine's end of a worker: makes its container, starts the program in it, passes frames both ways."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from attrs import evolve, field, frozen
+
+from slipway.dsl.errors import Error
+
+from ..ports import Container, ContainerSpec, Exit, Mount, Process, Runtime
+from . import failure
+from .frames import HEADER_SIZE, Decoder, Flag, Frame, FrameError, Kind, Outcome
+from .logs import Line, Splitter
+from .package import IN_CONTAINER
+from .wire import NO_FD, Listener, Wire
+
+TOKEN_VARIABLE = "SLIPWAY_WORKER_TOKEN"  # noqa: S105 - the name of a variable
+PROGRAM = f"{IN_CONTAINER}/lib/slipway/executor/worker/main.py"
+RUN = f"{IN_CONTAINER}/run"
+TAIL_LINES = 12
+LET_GO = 1.0  # seconds between a worker's hanging up and its process's end, before it is killed
+STOP_GRACE = 5.0  # seconds that a worker has for its own clean-up when it is no longer needed
+_OUTPUT = int(Flag.OUTPUT)
+
+
+@frozen(kw_only=True)
+class FunctionStart:
+    """What the worker program must know of the function. `session` names what makes its way to call others."""
+
+    app: str
+    name: str
+    module: str
+    qualname: str
+    is_async: bool = False
+    is_generator: bool = False
+    serialized: str | None = None
+    concurrency: int = 1
+    session: str = ""
+
+    def message(self, log_token: str) -> bytes:
+        function = {
+            "name": self.name,
+            "module": self.module,
+            "qualname": self.qualname,
+            "is_async": self.is_async,
+            "is_generator": self.is_generator,
+            "serialized": self.serialized,
+        }
+        start = {"function": function, "app": self.app, "concurrency": self.concurrency, "session": self.session}
+        return json.dumps(start | {"log_token": log_token}).encode()
+
+
+@frozen(kw_only=True)
+class WorkerSpec:
+    """Everything about the workers of one pool. `container.name` is replaced by each worker's own; `secrets` are the
+    values that must not appear in a log."""
+
+    container: ContainerSpec
+    function: FunctionStart
+    env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    startup_timeout: float = 300.0
+    python: str = "python"
+    cwd: str = "/root"
+
+
+@frozen(kw_only=True)
+class Place:
+    """What is the same for all workers of an engine: its runtime, and where things lie."""
+
+    runtime: Runtime
+    run: Path  # control folders, one a worker
+    code: Path  # what `package.prepare` returned
+
+
+@frozen(kw_only=True)
+class Hooks:
+    """Whom a worker tells what happens; all are called on the loop."""
+
+    on_result: Callable[[Frame, int], None]
+    on_recalled: Callable[[int, int, bool], None]  # call, sequence number, given back
+    on_line: Callable[[Line], None]
+    on_client: Callable[[socket.socket], None]  # code in the worker calls another function
+
+
+class StartFailed(Exception):
+    """The worker did not get ready. `payload` is the pickled exception of the user's module where that raised."""
+
+    def __init__(self, reason: str, payload: bytes | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.payload = payload
+
+
+class Worker:
+    """One container with the worker program. Made by `start_worker`; whoever made it calls `close`."""
+
+    def __init__(self, name: str, spec: WorkerSpec, place: Place, hooks: Hooks) -> None:
+        self.name = name
+        self._spec = spec
+        self._place = place
+        self._hooks = hooks
+        self._loop = asyncio.get_running_loop()
+        self._folder = place.run / name
+        self._token = secrets.token_hex(16)
+        self._log_token = secrets.token_hex(8)
+        self._splitter = Splitter(self._log_token, spec.secrets)
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._listener: Listener | None = None
+        self._strangers: dict[int, socket.socket] = {}  # connected, and have not said yet who they are
+        self._container: Container | None = None
+        self._process: Process | None = None
+        self._link: Wire | None = None
+        self._control: Wire | None = None
+        self._early: deque[tuple[int, int]] = deque()  # orders of before the control connection was there
+        self._started: asyncio.Future[None] = self._loop.create_future()
+        self._closing = False
+
+    # --- the start
+
+    async def start(self) -> None:
+        spec, place = self._spec, self._place
+        self._folder.mkdir(mode=0o700, parents=True)
+        self._listener = Listener(self._folder / "engine.sock", self._accept)
+        mounts = (
+            Mount(source=str(place.code / "lib"), target=f"{IN_CONTAINER}/lib", read_only=True),
+            Mount(source=str(place.code / "fallback"), target=f"{IN_CONTAINER}/fallback", read_only=True),
+            Mount(source=str(self._folder), target=RUN),
+        )
+        container = evolve(spec.container, name=self.name, mounts=(*spec.container.mounts, *mounts))
+        self._container = await place.runtime.create(container)
+        self._process = await self._container.exec(
+            (spec.python, PROGRAM, RUN, IN_CONTAINER),
+            env=(*spec.env, (TOKEN_VARIABLE, self._token)),
+            cwd=spec.cwd,
+            output=self._on_output,
+        )
+
+    async def until_ready(self) -> None:
+        """Return when the worker takes inputs. Raises `StartFailed`."""
+        assert self._process is not None
+        ended = self._loop.create_task(self._process.wait())
+        try:
+            await asyncio.wait({ended, self._started}, return_when=asyncio.FIRST_COMPLETED)
+            if self._link is not None and not self._started.done():
+                self._link.read_now()  # its last words may say why
+            if self._started.done():
+                self._started.result()
+            else:
+                raise StartFailed(self._death(ended.result(), "before it was ready"))
+        finally:
+            ended.cancel()
+
+    # --- connections from the container
+
+    def _accept(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._strangers[sock.fileno()] = sock
+        self._loop.add_reader(sock.fileno(), self._greet, sock)
+
+    def _greet(self, sock: socket.socket) -> None:
+        """Look at a connection's first frame without taking it: a client's is for whoever serves clients."""
+        hello: dict[str, object] = {}
+        size = 0
+        try:
+            peeked = sock.recv(4096, socket.MSG_PEEK)
+            frames = Decoder(limit=4096 - HEADER_SIZE).feed(peeked)
+            if not frames and peeked:
+                return  # the rest is on its way
+            if frames and frames[0].kind == Kind.HELLO:
+                hello = json.loads(frames[0].payload)
+                size = HEADER_SIZE + len(frames[0].payload)
+        except BlockingIOError:
+            return
+        except (OSError, ValueError, FrameError):
+            pass  # whoever it is, it does not speak as a worker does
+        self._loop.remove_reader(sock.fileno())
+        self._strangers.pop(sock.fileno(), None)
+        role = hello.get("role")
+        if role == "client":
+            self._hooks.on_client(sock)
+        elif role in ("worker", "control") and hmac.compare_digest(str(hello.get("token")), self._token):
+            sock.recv(size)
+            self._welcome(sock, str(role))
+        else:
+            sock.close()
+
+    def _welcome(self, sock: socket.socket, role: str) -> None:
+        if role == "worker" and self._link is None:
+            self._link = Wire(sock, self._on_frame, self._on_hang_up)
+            self._link.send(Frame(Kind.START, payload=self._spec.function.message(self._log_token)))
+        elif role == "control" and self._control is None:
+            self._control = Wire(sock, self._on_control, lambda _reason: None)
+        else:
+            sock.close()
+
+    def _on_frame(self, frame: Frame, fd: int) -> None:
+        kind = frame.kind
+        if kind == Kind.RESULT:
+            if frame.flags & _OUTPUT and self._process is not None:
+                self._process.drain()
+            self._hooks.on_result(frame, fd)
+            return
+        if fd != NO_FD:
+            os.close(fd)
+        if kind == Kind.READY and not self._started.done():
+            self._started.set_result(None)
+        elif kind == Kind.FAILED and not self._started.done():
+            if self._process is not None:
+                self._process.drain()
+            data = bytes(frame.payload)
+            self._started.set_exception(StartFailed(failure.summary(data), data))
+
+    def _on_control(self, frame: Frame, fd: int) -> None:
+        if fd != NO_FD:
+            os.close(fd)
+        if frame.kind == Kind.RECALL:
+            self._hooks.on_recalled(frame.id, frame.channel, frame.outcome == 1)
+
+    def _on_hang_up(self, reason: str) -> None:
+        if not self._closing:  # user code closed the connection: the worker can't answer any more
+            self._loop.call_later(LET_GO, self._signal, signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        if self._process is not None and not self._closing:
+            self._process.signal(number)
+
+    def _on_output(self, stream: int, data: bytes) -> None:
+        for line in self._splitter.feed(stream, data):
+            self._say(line)
+
+    def _say(self, line: Line) -> None:
+        self._tail.append(line.text)
+        self._hooks.on_line(line)
+
+    # --- while it serves
+
+    def call(self, call: int, sequence: int, payload: bytes, fd: int, fd_length: int) -> None:
+        """Send an input; the worker's wire owns `fd`."""
+        assert self._link is not None
+        self._link.send(Frame(Kind.CALL, call, payload, sequence, 0 if fd == NO_FD else 1, 0, fd_length), fd)
+
+    def recall(self, call: int, sequence: int) -> None:
+        if self._control is not None:
+            self._control.send(Frame(Kind.RECALL, call, b"", sequence))
+
+    def interrupt(self, call: int) -> None:
+        if self._control is not None:
+            self._control.send(Frame(Kind.CANCEL, call, b"", 0, int(Flag.FORCE)))
+
+    async def wait_ended(self) -> str:
+        """Wait until the worker's process is gone; return why, in words."""
+        assert self._process is not None
+        end = await self._process.wait()
+        if self._link is not None:
+            self._link.read_now()
+        return self._death(end, "")
+
+    def _death(self, end: Exit, when: str) -> str:
+        for line in self._splitter.finish():
+            self._say(line)
+        reason = say_exit(end, self._spec.container.limits.memory_mib)
+        text = f"the worker {reason} {when}".rstrip()
+        if self._tail and not end.oom and end.code != 0:
+            text += "; the last it printed:\n" + "\n".join(f"  {line}" for line in self._tail)
+        return text
+
+    # --- the end
+
+    async def stop(self) -> None:
+        """Hang up, and give the program a while to end by itself (its own clean-up runs)."""
+        self._closing = True
+        for wire in (self._link, self._control):
+            if wire is not None:
+                wire.close()
+        if self._process is not None:
+            try:
+                await asyncio.wait_for(self._process.wait(), STOP_GRACE)
+            except asyncio.TimeoutError:
+                pass  # close, which follows, kills it
+
+    async def close(self) -> None:
+        """Kill the container and let go of everything. Safe to call twice."""
+        self._closing = True
+        for wire in (self._link, self._control):
+            if wire is not None:
+                wire.close()
+        if self._listener is not None:
+            self._listener.close()
+        for number, sock in self._strangers.items():
+            self._loop.remove_reader(number)
+            sock.close()
+        self._strangers.clear()
+        if self._started.done() and not self._started.cancelled():
+            self._started.exception()  # looked at: it has been reported, or nobody wants to know
+        if self._container is not None:
+            await self._container.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def say_exit(end: Exit, memory_mib: int | None) -> str:
+    """How a process ended, in words.
+
+    >>> say_exit(Exit(code=None, signal=9, oom=True), 512)
+    'ran out of memory (limit 512 MiB)'
+    >>> say_exit(Exit(code=None, signal=11), None)
+    'was killed by signal 11 (SIGSEGV)'
+    """
+    if end.oom:
+        return "ran out of memory" + (f" (limit {memory_mib} MiB)" if memory_mib else "")
+    if end.signal is not None:
+        try:
+            name = f" ({signal.Signals(end.signal).name})"
+        except ValueError:
+            name = ""
+        return f"was killed by signal {end.signal}{name}"
+    return f"exited with code {end.code}"
+
+
+async def start_worker(name: str, spec: WorkerSpec, place: Place, hooks: Hooks) -> Worker:
+    """A worker that takes inputs. Raises `StartFailed`; then nothing is left of it."""
+    worker = Worker(name, spec, place, hooks)
+    try:
+        async with asyncio.timeout(spec.startup_timeout):
+            try:
+                await worker.start()
+            except (Error, OSError) as error:
+                raise StartFailed(f"its container could not be made: {error}") from error
+            await worker.until_ready()
+    except TimeoutError:
+        await worker.close()
+        raise StartFailed(f"the worker was not ready within {spec.startup_timeout:g} s") from None
+    except BaseException:
+        await worker.close()
+        raise
+    return worker
+
+
+__all__ = ["FunctionStart", "Hooks", "Outcome", "Place", "StartFailed", "Worker", "WorkerSpec", "start_worker"]

@@ -1,0 +1,29 @@
+"""The worker program: what runs in a container. `python main.py [folder of engine.sock] [folder of our own code]`.
+
+It needs Python 3.10 or later and nothing installed: our own code lies at /.slipway/lib, and what that needs (attrs,
+cloudpickle) at /.slipway/fallback, behind everything of the user's, so that the user's own versions win.
+"""
+
+import os
+import sys
+
+
+def _prepare_path(code: str) -> None:
+    """The user's folder first, ours last; this file's own folder, which Python put first, not at all."""
+    lib, fallback = os.path.join(code, "lib"), os.path.join(code, "fallback")  # noqa: PTH118 - before any import
+    sys.path[0] = os.getcwd()  # noqa: PTH109
+    sys.path.insert(0, lib)
+    import slipway  # noqa: F401, PLC0415 - ours, even where the image has another one; its own imports need the fallback
+
+    sys.path.remove(lib)
+    sys.path.append(lib)
+
+
+if __name__ == "__main__":
+    _folder = sys.argv[1] if len(sys.argv) > 1 else "/.slipway/run"
+    _code = sys.argv[2] if len(sys.argv) > 2 else "/.slipway"
+    sys.path.append(os.path.join(_code, "fallback"))  # noqa: PTH118
+    _prepare_path(_code)
+    from slipway.executor.worker.serve import main
+
+    main(_folder)

@@ -1,0 +1,100 @@
+"""Our own code as a worker needs it: `<home>/runtime/<code digest>/lib` and `fallback`, made once."""
+
+from __future__ import annotations
+
+import compileall
+import hashlib
+import importlib
+import os
+import py_compile
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+
+FLOORS = ("dsl", "compiler", "executor", "schedules", "endpoints", "cli")
+FALLBACK = ("attr", "attrs", "cloudpickle")
+IN_CONTAINER = "/.slipway"  # where a worker finds `lib` and `fallback`
+STAMP = "code.digest"  # in a copy: what it is a copy of
+
+
+def _roots() -> dict[str, Path]:
+    """Where each part of our package lies: the top-level modules under "", the floors under their names.
+
+    Installed, they lie in one folder; in a checkout each floor is a folder of its own beside `client`.
+    """
+    import slipway  # noqa: PLC0415 - its own file says where the top-level modules are
+
+    top = Path(str(slipway.__file__)).parent
+    beside = Path(__file__).resolve().parents[2]
+    return {"": top, **{name: beside / name for name in FLOORS}}
+
+
+def _sources(folder: str, *, deep: bool) -> list[tuple[str, os.stat_result]]:
+    found: list[tuple[str, os.stat_result]] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith((".py", ".typed")):
+                found.append((entry.path, entry.stat()))
+            elif deep and not entry.name.startswith(("_", ".")) and entry.is_dir():
+                found += _sources(entry.path, deep=True)
+    return found
+
+
+@cache
+def code_digest() -> str:
+    """Tells this code from any other: two programs with the same digest run the same sources.
+
+    It goes by the size and the time of each file, which takes a millisecond; a copy made by `prepare` says what it
+    is a copy of.
+    """
+    roots = _roots()
+    stamp = roots[""] / STAMP
+    if stamp.exists():
+        return stamp.read_text()
+    listing = hashlib.sha256()
+    for name, root in sorted(roots.items()):
+        for path, stat in sorted(_sources(str(root), deep=bool(name))):
+            listing.update(f"{name}/{path[len(str(root)) :]} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return listing.hexdigest()[:32]
+
+
+def prepare(home: Path) -> Path:
+    """The folder with `lib` and `fallback` for this code, made where it is not there yet. Blocks, for long only once."""
+    target = home / "runtime" / code_digest()
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    making = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
+    try:
+        for name, root in _roots().items():
+            copy = making / "lib" / "slipway" / name
+            for path, _ in _sources(str(root), deep=bool(name)):
+                to = copy / Path(path).relative_to(root)
+                to.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, to)
+        (making / "lib" / "slipway" / STAMP).write_text(code_digest())
+        for name in FALLBACK:
+            folder = Path(str(importlib.import_module(name).__file__)).parent
+            shutil.copytree(folder, making / "fallback" / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyi"))
+        _compile(making)
+        making.chmod(0o755)
+        try:
+            making.rename(target)
+        except OSError:
+            if not target.exists():  # else another engine was faster, with the same files
+                raise
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    return target
+
+
+def _compile(folder: Path) -> None:
+    """Byte code for what a worker imports. The files never change under their digest, so it needs no look at them."""
+    package = folder / "lib" / "slipway"
+    for path, levels in ((package, 0), (package / "dsl", 5), (package / "executor", 0), (package / "executor" / "worker", 5),
+                         (folder / "fallback", 5)):
+        compileall.compile_dir(
+            path, maxlevels=levels, quiet=2, stripdir=folder, prependdir=IN_CONTAINER,
+            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+        )

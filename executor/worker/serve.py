@@ -1,0 +1,387 @@
+"""What a worker does: import the user's function, then take inputs and answer each. Runs in the container.
+
+Inputs of a synchronous function run on the main thread, one after the other; those of an asynchronous one are tasks
+of one loop. Orders about inputs (give up, give back) come over a second connection, which a thread of its own reads
+(or the loop), so that the main thread spends nothing on them between two inputs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import fcntl
+import importlib
+import inspect
+import json
+import os
+import pickle
+import resource
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, cast
+
+from slipway.dsl import context
+from slipway.dsl.errors import DeserializationError, ExecutionError, InputCancellation, InvalidError
+from slipway.dsl.function import raw_of
+from slipway.dsl.session import Running, Session, set_worker
+
+from . import failure, output, payload, stream
+from .frames import PROTOCOL, Flag, Frame, Kind, Outcome, pack
+from .stream import NO_FD, Stream, StreamClosed
+
+TOKEN_VARIABLE = "SLIPWAY_WORKER_TOKEN"  # noqa: S105 - the name of a variable
+_FD = int(Flag.FD)
+_OUTPUT = int(Flag.OUTPUT)
+
+
+def main(folder: str) -> None:
+    """Connect to the engine, get ready, serve until the engine closes the connection."""
+    socket_path = Path(folder) / "engine.sock"
+    token = os.environ.pop(TOKEN_VARIABLE, "")
+    link = _connect(socket_path, "worker", token)
+    try:
+        start = _await_start(link)
+    except StreamClosed:
+        return  # the engine gave the worker up before it began
+    printed = output.Output(start["log_token"])
+    context.enter_worker()
+    if start.get("session"):
+        set_worker(Running(app_id=start["app"], session=cast(Session, _LazySession(start["session"], socket_path))))
+    try:
+        function = load_function(start["function"])
+    except BaseException as error:  # noqa: BLE001 - importing runs the user's own code, which may raise anything
+        printed.end_call()
+        link.send(pack(Frame(Kind.FAILED, payload=failure.pack(error))))
+        return
+    control = _connect(socket_path, "control", token)
+    kind = _AsyncServer if start["function"]["is_async"] else _SyncServer
+    server = kind(link, control, function, printed, start)
+    printed.end_call()
+    link.send(pack(Frame(Kind.READY, payload=json.dumps({"pid": os.getpid()}).encode())))
+    try:
+        server.serve()
+    except StreamClosed:
+        pass  # the engine has no more use for this worker
+    printed.end_call()
+
+
+def _connect(path: Path, role: str, token: str) -> Stream:
+    sock = stream.connect(path)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    high = fcntl.fcntl(sock, fcntl.F_DUPFD_CLOEXEC, max(3, min(limit - 16, 900)))  # out of the way of user code
+    sock.close()
+    link = Stream(type(sock)(fileno=high))
+    hello = {"protocol": PROTOCOL, "role": role, "token": token, "pid": os.getpid()}
+    link.send(pack(Frame(Kind.HELLO, payload=json.dumps(hello).encode())))
+    return link
+
+
+def _await_start(link: Stream) -> dict[str, Any]:
+    for frame, _ in link.receive():
+        if frame.kind == Kind.START:
+            start: dict[str, Any] = json.loads(frame.payload)
+            return start
+    return _await_start(link)
+
+
+# --- the user's function ------------------------------------------------------------------------------
+
+
+def load_function(spec: dict[str, Any]) -> Callable[..., Any]:
+    """The plain function that a declaration names. Raises what importing it raises, or `ExecutionError`."""
+    if spec.get("serialized"):
+        function: Any = pickle.loads(base64.b64decode(spec["serialized"]))  # noqa: S301 - the user's own, from the engine
+    else:
+        function = importlib.import_module(spec["module"])
+        for name in spec["qualname"].split("."):
+            try:
+                function = getattr(function, name)
+            except AttributeError:
+                raise ExecutionError(
+                    f"the module {spec['module']} has no {spec['qualname']} in the container",
+                    hint="Is it defined under a condition that does not hold there?",
+                ) from None
+    return raw_of(function)
+
+
+class _LazySession:
+    """The session of code in a worker: connects when a function is first called from here."""
+
+    def __init__(self, factory: str, path: Path) -> None:
+        self._factory = factory
+        self._path = path
+        self._lock = threading.Lock()
+        self._made: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        with self._lock:
+            if self._made is None:
+                module, _, attribute = self._factory.partition(":")
+                self._made = getattr(importlib.import_module(module), attribute)(self._path)
+        return getattr(self._made, name)
+
+
+# --- serving ------------------------------------------------------------------------------------------
+
+
+class _Server:
+    """What both kinds of function share: reading inputs, answering them, giving inputs back."""
+
+    def __init__(
+        self, link: Stream, control: Stream, function: Callable[..., Any], printed: output.Output, start: dict[str, Any]
+    ) -> None:
+        self.link = link
+        self.control = control
+        self.function = function
+        self.printed = printed
+        self.name = start["function"]["name"]
+        self.concurrency = int(start.get("concurrency", 1))
+        self.pid = os.getpid()
+        self.lock = threading.Lock()
+        self.last_started = 0  # sequence number, which inputs carry in `channel`
+        self.given_back: set[int] = set()
+
+    def serve(self) -> None:
+        raise NotImplementedError
+
+    def claim(self, frame: Frame) -> bool:
+        """Whether to start an input: not when it has been given back meanwhile."""
+        with self.lock:
+            if frame.channel in self.given_back:
+                self.given_back.discard(frame.channel)
+                return False
+            self.last_started = frame.channel
+            return True
+
+    def arguments(self, frame: Frame, fd: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        try:
+            args, kwargs = payload.load(frame.payload) if fd == NO_FD else payload.load_fd(fd, frame.fd_length)
+            return args, kwargs
+        except Exception as error:
+            raise DeserializationError(
+                f"the arguments for {self.name} can't be read in the container: {type(error).__name__}: {error}",
+                hint="A module that they need may be missing in the image.",
+            ) from error
+
+    def check(self, result: Any) -> Any:
+        if inspect.iscoroutine(result):
+            result.close()
+            raise InvalidError(
+                f"{self.name} is a plain function that returned a coroutine",
+                hint="Declare it with `async def`, or await the coroutine inside.",
+            )
+        if inspect.isgenerator(result) or inspect.isasyncgen(result):
+            raise InvalidError(
+                f"{self.name} returned a generator, which can't leave the worker",
+                hint="Return a list, or declare the function as a generator.",
+            )
+        return result
+
+    def answer(self, call: int, outcome: Outcome, data: payload.Packed | bytes) -> None:
+        flags = _OUTPUT if self.printed.end_call() else 0
+        if isinstance(data, payload.Packed):
+            if data.size >= payload.IN_MEMFD:
+                fd = data.memfd()
+                try:
+                    self.link.send(pack(Frame(Kind.RESULT, call, b"", 0, flags | _FD, outcome, data.size)), fd)
+                finally:
+                    os.close(fd)
+                return
+            data = data.bytes()
+        self.link.send(pack(Frame(Kind.RESULT, call, data, 0, flags, outcome)))
+
+    def result(self, call: int, value: Any) -> None:
+        self.answer(call, Outcome.RETURNED, payload.dump_or_refuse(value, f"the result of {self.name}"))
+
+    def raised(self, call: int, error: BaseException) -> None:
+        self.answer(call, Outcome.RAISED, failure.pack(error))
+
+    def leave_fork(self, error: BaseException | None) -> None:
+        """End a process that the user's code forked and that came back out of the function: the answer is not its."""
+        code = 0 if error is None else 1
+        if isinstance(error, SystemExit):
+            code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        self.printed.end_call()
+        os._exit(code)
+
+    def give_back(self, frame: Frame) -> None:
+        with self.lock:
+            free = frame.channel > self.last_started
+            if free:
+                self.given_back.add(frame.channel)
+        self.control.send(pack(Frame(Kind.RECALL, frame.id, b"", frame.channel, 0, int(free))))
+
+
+class _SyncServer(_Server):
+    """One input after the other on the main thread."""
+
+    current: int | None = None  # the call under way; set while a cancellation may interrupt it
+    cancelled: int | None = None
+
+    def serve(self) -> None:
+        signal.signal(signal.SIGUSR1, self._on_cancel)
+        threading.Thread(target=self._obey, name="slipway-control", daemon=True).start()
+        receive, run = self.link.receive, self._run
+        while True:
+            for frame, fd in receive():
+                if frame.kind == Kind.CALL:
+                    run(frame, fd)
+
+    def _run(self, frame: Frame, fd: int) -> None:
+        if not self.claim(frame):
+            if fd != NO_FD:
+                os.close(fd)
+            return
+        call = frame.id
+        text = f"{call:x}"
+        context.input_id.set(f"in-{text}")
+        context.function_call_id.set(f"fc-{text}")
+        output.running.set(call)
+        error: BaseException | None = None
+        value: Any = None
+        try:
+            try:
+                args, kwargs = self.arguments(frame, fd)
+                self.current = call
+                value = self.check(self.function(*args, **kwargs))
+            finally:
+                self.current = None  # from here on no cancellation is raised
+        except BaseException as raised:  # noqa: BLE001 - the user's function may raise anything, SystemExit too
+            error = raised
+        if os.getpid() != self.pid:
+            self.leave_fork(error)
+        try:
+            self._answer(call, value, error)
+        finally:
+            output.running.set(None)
+            error = value = args = kwargs = None  # not kept until the next input, nor by the traceback's cycle
+
+    def _answer(self, call: int, value: Any, error: BaseException | None) -> None:
+        if error is None:
+            try:
+                self.result(call, value)
+                return
+            except StreamClosed:
+                raise
+            except Exception as unpicklable:  # noqa: BLE001 - pickling a result runs its own code
+                error = unpicklable
+        if isinstance(error, InputCancellation):
+            self.answer(call, Outcome.CANCELLED, b"cancelled while it ran")
+        else:
+            self.raised(call, error)
+
+    def _on_cancel(self, number: int, frame: FrameType | None) -> None:
+        if self.current is not None and self.current == self.cancelled:
+            self.current = None
+            raise InputCancellation("the call was cancelled")
+
+    def _obey(self) -> None:
+        try:
+            while True:
+                for frame, _ in self.control.receive():
+                    if frame.kind == Kind.RECALL:
+                        self.give_back(frame)
+                    elif frame.kind == Kind.CANCEL and self.current == frame.id:
+                        self.cancelled = frame.id
+                        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        except StreamClosed:
+            return
+
+
+class _AsyncServer(_Server):
+    """Inputs as tasks of one loop, as many at once as the declaration allows."""
+
+    def serve(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self.loop)
+        self.waiting: deque[tuple[Frame, int]] = deque()
+        self.tasks: dict[int, asyncio.Task[None]] = {}
+        self.cancelled: set[int] = set()
+        self.loop.add_reader(self.link.sock, self._take)
+        self.loop.add_reader(self.control.sock, self._obey)
+        try:
+            self.loop.run_forever()
+        finally:
+            _finish(self.loop)
+
+    def _take(self) -> None:
+        try:
+            self.waiting.extend(self.link.receive())
+        except (BlockingIOError, InterruptedError):
+            return
+        except StreamClosed:
+            self.loop.stop()
+            return
+        self._start()
+
+    def _start(self) -> None:
+        while self.waiting and len(self.tasks) < self.concurrency:
+            frame, fd = self.waiting.popleft()
+            if frame.kind != Kind.CALL or not self.claim(frame):
+                if fd != NO_FD:
+                    os.close(fd)
+                continue
+            task = self.loop.create_task(self._run(frame, fd))
+            self.tasks[frame.id] = task
+
+    async def _run(self, frame: Frame, fd: int) -> None:
+        call = frame.id
+        context.input_id.set(f"in-{call:x}")
+        context.function_call_id.set(f"fc-{call:x}")
+        output.running.set(call)
+        try:
+            await self._call(call, frame, fd)
+        except StreamClosed:
+            self.loop.stop()
+        finally:
+            self.cancelled.discard(call)
+            del self.tasks[call]
+            self._start()
+
+    async def _call(self, call: int, frame: Frame, fd: int) -> None:
+        try:
+            args, kwargs = self.arguments(frame, fd)
+            result = self.function(*args, **kwargs)
+            if not inspect.isawaitable(result):
+                raise InvalidError(f"{self.name} is declared asynchronous but returned a {type(result).__name__}")
+            self.result(call, self.check(await result))
+        except StreamClosed:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the user's function may raise anything
+            if os.getpid() != self.pid:
+                self.leave_fork(error)
+            if isinstance(error, asyncio.CancelledError) and call in self.cancelled:
+                self.answer(call, Outcome.CANCELLED, b"cancelled while it ran")
+            else:
+                self.raised(call, error)
+
+    def _obey(self) -> None:
+        try:
+            frames = self.control.receive()
+        except (BlockingIOError, InterruptedError):
+            return
+        except StreamClosed:
+            self.loop.remove_reader(self.control.sock)
+            return
+        for frame, _ in frames:
+            if frame.kind == Kind.RECALL:
+                self.give_back(frame)
+            elif frame.kind == Kind.CANCEL and frame.id in self.tasks:
+                self.cancelled.add(frame.id)
+                self.tasks[frame.id].cancel()
+
+
+def _finish(loop: asyncio.AbstractEventLoop) -> None:
+    """Let what the user's code left on the loop end in order."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
