@@ -116,24 +116,19 @@ def steps(draw: st.DrawFn) -> Step:
     origin = at(draw(st.integers(1, 99)))
     options = StepOptions(secrets=tuple(draw(st.lists(secrets, max_size=1))))
     listed = draw(packages)
-    return draw(
-        st.sampled_from(
-            [
-                PipInstall(packages=tuple(sorted(listed)), options=options, origin=origin),
-                AptInstall(
-                    packages=tuple(p.split("<")[0].split("=")[0] for p in listed), options=options, origin=origin
-                ),
-                RunCommands(commands=(f"echo {listed[0]}", "true"), options=options, origin=origin),
-                Setting(what="env", env=(("MODE", listed[0]),), origin=origin),
-                Setting(what="workdir", values=("/srv",), origin=origin),
-                AddLocal(
-                    sources=(LocalSource(local=f"{HERE}/data", remote="/srv/data", is_dir=True),),
-                    copy=True,
-                    origin=origin,
-                ),
-            ]
-        )
-    )
+    choices: list[Step] = [
+        PipInstall(packages=tuple(sorted(listed)), options=options, origin=origin),
+        AptInstall(packages=tuple(p.split("<")[0].split("=")[0] for p in listed), options=options, origin=origin),
+        RunCommands(commands=(f"echo {listed[0]}", "true"), options=options, origin=origin),
+        Setting(what="env", env=(("MODE", listed[0]),), origin=origin),
+        Setting(what="workdir", values=("/srv",), origin=origin),
+        AddLocal(
+            sources=(LocalSource(local=f"{HERE}/data", remote="/srv/data", is_dir=True),),
+            copy=True,
+            origin=origin,
+        ),
+    ]
+    return draw(st.sampled_from(choices))
 
 
 @st.composite

@@ -22,9 +22,10 @@ def everything(value: object) -> object:
     """All fields and all types of a value: equality leaves out `eq=False`, and holds 1 for True."""
     if isinstance(value, tuple):
         return [everything(item) for item in value]
-    if attrs.has(type(value)):
-        return (type(value), [everything(getattr(value, a.name)) for a in attrs.fields(type(value))])
-    return (type(value), value)
+    cls: Any = type(value)
+    if attrs.has(cls):
+        return (cls, [everything(getattr(value, a.name)) for a in attrs.fields(cls)])
+    return (cls, value)
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
