@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,8 +77,7 @@ def _planned(
 
 def confirm(question: str) -> None:
     """Ask; go on only after a yes."""
-    stdin = click.get_text_stream("stdin")
-    if not stdin.isatty():
+    if not sys.stdin.isatty():
         raise InvalidError("nobody is here to say yes", hint="Add --yes.")
     click.confirm(question, abort=True)
 

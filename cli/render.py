@@ -143,15 +143,15 @@ def _aligned(rows: Sequence[Row | str], width: int | None) -> Iterator[Line]:
         sign = (row.verb.value, STYLE[row.verb])
         pad = " " * row.indent
         title: str | tuple[str, str] = (row.title, "dim") if row.verb is Verb.KEEP else row.title
-        column = " " * (5 - row.indent + max(title_width - len(row.title), 0))
+        column = " " * (6 - row.indent + max(title_width - len(row.title), 0))
         first, *rest = [cut(line, most) for line in row.because] or [""]
         if len(row.title) > title_width and first:
             yield (pad, sign, "  ", title)
-            pad, sign, title, column = " " * row.indent, (" ", "keep"), "", " " * (5 - row.indent + title_width)
+            pad, sign, title, column = " " * row.indent, (" ", "keep"), "", " " * (6 - row.indent + title_width)
         time = (" " * max(because_width - len(first), 0) + "   " + row.time, "dim") if row.time else ""
         yield (pad, sign, "  ", title, column, (first, "dim") if row.verb is Verb.KEEP else first, time)
         for line in rest:
-            yield (" " * (8 + title_width), line)
+            yield (" " * (9 + title_width), line)
 
 
 def cut(text: str, most: int) -> str:

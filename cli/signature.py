@@ -104,20 +104,14 @@ def _option(parameter: inspect.Parameter, annotation: Any, function: str) -> cli
             hint="A function of *args alone takes all words as they stand; else name the parameters one by one.",
         )
     dashed = parameter.name.replace("_", "-").strip("-")
-    required = parameter.default is inspect.Parameter.empty
-    default = None if required else parameter.default
     kind = _unwrapped(annotation)
+    # Newer versions of click take default=None for a default; so where there is none, nothing is said.
+    given: dict[str, Any] = {"required": True}
+    if parameter.default is not inspect.Parameter.empty:
+        given = {"default": parameter.default, "show_default": parameter.default is not None}
     if kind is bool:
-        return click.Option(
-            [f"--{dashed}/--no-{dashed}", parameter.name], required=required, default=default, show_default=not required
-        )
-    return click.Option(
-        [f"--{dashed}", parameter.name],
-        type=_type(kind, parameter.name, function),
-        required=required,
-        default=default,
-        show_default=default is not None,
-    )
+        return click.Option([f"--{dashed}/--no-{dashed}", parameter.name], **given)
+    return click.Option([f"--{dashed}", parameter.name], type=_type(kind, parameter.name, function), **given)
 
 
 def _unwrapped(annotation: Any) -> Any:

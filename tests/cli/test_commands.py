@@ -1,0 +1,87 @@
+"""The commands that ask the engine for one thing each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_engine import FakeEngine, Slipway
+
+from slipway import engine_client
+from slipway.dsl.errors import RuntimeUnavailable
+
+LINE = {"at_ms": 1_700_000_000_123, "app": "a", "function": "f", "worker": "w", "call": "c", "stream": "stdout"}
+
+
+def test_app_list(engine: FakeEngine, slipway: Slipway) -> None:
+    engine.replies["app.list"] = lambda _: {"apps": []}
+    assert "Nothing is deployed" in slipway("app", "list").out
+    assert json.loads(slipway("app", "list", "--json").out) == []
+    entry = {"app": "search", "serial": 3, "runtime": "native", "functions": ["a", "b"], "created_ms": 0}
+    engine.replies["app.list"] = lambda _: {"apps": [entry]}
+    head, row = slipway("app", "list").out.splitlines()
+    assert head.split() == ["APP", "SERIAL", "RUNTIME", "FUNCTIONS", "SINCE"]
+    assert row.split()[:4] == ["search", "3", "native", "2"]
+
+
+def test_app_logs(engine: FakeEngine, slipway: Slipway) -> None:
+    engine.replies["app.logs"] = lambda params: {"lines": [LINE | {"text": f"{params['tail']} lines"}]}
+    engine.replies["logs.follow"] = lambda _: {}
+    engine.events["logs.follow"] = [LINE | {"event": "line", "text": "and more"}]
+    assert slipway("app", "logs", "a", "-n", "5").out == "f | 5 lines\n"
+    assert slipway("app", "logs", "a", "-f").out == "f | 100 lines\nf | and more\n"
+    assert ".123 f | 100 lines" in slipway("app", "logs", "a", "--timestamps").out
+    assert json.loads(slipway("app", "logs", "a", "--json").out)["call"] == "c"
+
+
+def test_destroy_asks_and_spares_volumes(engine: FakeEngine, slipway: Slipway) -> None:
+    engine.replies["destroy"] = lambda params: {"removed": ["function f", *params["volumes"]]}
+    assert "Add --yes" in slipway("destroy", "shop", code=1).err
+    assert slipway("destroy", "shop", "--yes").out == "  -  function f\nshop is destroyed.\n"
+    slipway("destroy", "shop", "-y", "--volume", "scratch")
+    assert engine.asked[-1] == ("destroy", {"app": "shop", "volumes": ["scratch"]})
+
+
+def test_destroy_by_file(engine: FakeEngine, slipway: Slipway) -> None:
+    engine.replies["destroy"] = lambda _: {}
+    Path("my_app.py").write_text("import slipway\napp = slipway.App('shop')\n")
+    assert slipway("destroy", "my_app.py", "--yes").out == "shop is destroyed.\n"
+
+
+def test_status_of_an_engine(engine: FakeEngine, slipway: Slipway) -> None:
+    engine.replies["status"] = lambda _: {"pid": 7, "version": "0.1.0", "busy": "", "started_ms": 0}
+    out = slipway("status").out
+    assert "pid 7" in out and "idle" in out
+    assert json.loads(slipway("status", "--json").out)["running"] is True
+
+
+def test_without_an_engine(slipway: Slipway, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise RuntimeUnavailable("no engine runs")
+
+    monkeypatch.setattr(engine_client, "connect", refuse)
+    assert "No engine runs" in slipway("status", code=1).out
+    assert json.loads(slipway("status", "--json", code=1).out)["running"] is False
+    assert "No engine runs" in slipway("down").out
+
+
+def test_call_takes_json(slipway: Slipway, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Looked:
+        @staticmethod
+        def remote(*args: Any, **kwargs: Any) -> Any:
+            return {"args": args, "kwargs": kwargs}
+
+    monkeypatch.setattr("slipway.dsl.function.Function.from_name", lambda app, name: Looked)
+    assert json.loads(slipway("call", "a.b.f", '[1, "x"]').out) == {"args": [1, "x"], "kwargs": {}}
+    assert json.loads(slipway("call", "a.f", '{"x": 1}', "--json").out) == {"args": [], "kwargs": {"x": 1}}
+    assert "not JSON" in slipway("call", "a.f", "[1", code=1).err
+    assert "'[7]'" in slipway("call", "a.f", "7", code=1).err
+    assert "APP.FUNCTION" in slipway("call", "f", code=1).err
+
+
+def test_doctor_looks_at_this_machine(slipway: Slipway) -> None:
+    findings = {finding["what"]: finding for finding in json.loads(slipway("doctor", "--json").out)}
+    assert findings["uv"]["state"] == "good"
+    assert {"system", "python", "home", "docker", "gpu", "engine"} <= set(findings)
