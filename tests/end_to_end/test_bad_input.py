@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Machine, Ran
+from machine import Machine, Ran
 
 HEAD = "import slipway\napp = slipway.App('shop')\n"
 

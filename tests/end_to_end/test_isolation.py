@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from conftest import Machine
+from machine import Machine
 
 PROBE = """
 import json

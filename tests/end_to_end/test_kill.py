@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import Machine
+from machine import Machine
 
 LAYERS = 5
 
