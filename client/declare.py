@@ -140,11 +140,12 @@ class _Declaring:
     def _left_behind(self, functions: tuple[FunctionDecl, ...]) -> Iterator[Fault]:
         """A warning for each module beside the app file that a function's file uses and its workers won't have."""
         said: set[tuple[str, str]] = set()
+        seen: set[tuple[str, int]] = set()
         for decl in functions:
-            function = self.app.functions[decl.name]
-            module = module_of(function.here("declare"))
-            if module is None or not decl.code.sources:
+            module = module_of(self.app.functions[decl.name].here("declare"))
+            if module is None or not decl.code.sources or (module.__name__, decl.image) in seen:
                 continue
+            seen.add((module.__name__, decl.image))
             image = self.images.decls[decl.image]
             added = (s for step in image.steps if isinstance(step, AddLocal) for s in step.sources)
             taken = {Path(s.remote).name.removesuffix(".py") for s in (*decl.code.sources, *added)}
@@ -164,10 +165,12 @@ class _Declaring:
     def _code(self, faults: list[Fault]) -> SourceDecl:
         """The files of every module in which the app has functions: one may import another, as with `app.include`."""
         found: dict[str, LocalSource] = {}
+        seen: set[str] = set()
         for function in self.app.functions.values():
             settings, module = function.settings, module_of(function.here("declare"))
-            if settings is None or settings.serialized or module is None:
+            if settings is None or settings.serialized or module is None or module.__name__ in seen:
                 continue
+            seen.add(module.__name__)
             try:
                 sources = code_of(module, function.origin).sources
             except InvalidError as error:

@@ -121,12 +121,12 @@ def overview_program() -> str:
     return "\n".join(keep).replace("import modal", "import slipway as modal")
 
 
-def test_the_overview_is_accepted_as_it_stands(runner: LocalRunner, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_overview_is_accepted_as_it_stands(runner: LocalRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     program = overview_program()
     assert program.count("with app.run():") == 2 and "concurrency_limit=20" in program and "web_endpoint" in program
     calls: list[tuple[Any, ...]] = []
     session = runner.session_
-    session.call = lambda ref, args, kwargs: calls.append((ref.name, args))  # type: ignore[method-assign]
+    monkeypatch.setattr(session, "call", lambda ref, args, kwargs: calls.append((ref.name, args)))
     namespace: dict[str, Any] = {"__name__": "overview", "documents": ["a", "b"]}
     exec(compile(program, "overview.py", "exec"), namespace)
     assert calls == [

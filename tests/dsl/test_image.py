@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from slipway.dsl.errors import InvalidError
 from slipway.dsl.session import Running
 
 slim = Image.debian_slim()
+loose: Any = slim  # for arguments of wrong types
 SECRET = slipway.Secret.from_dict({"TOKEN": "t"})
 
 
@@ -131,22 +133,22 @@ def nested() -> Callable[[], None]:
     ("make", "message"),
     [
         (lambda: slim.pip_install("-r x.txt"), "is an option"),
-        (lambda: slim.pip_install(3), "takes strings, not int"),
+        (lambda: loose.pip_install(3), "takes strings, not int"),
         (lambda: slim.pip_install(" "), "an empty package name"),
-        (lambda: slim.apt_install(None), "takes strings, not NoneType"),
-        (lambda: slim.env({"A": 1}), "the value of A must be a string"),
-        (lambda: slim.env([1]), "Image.env takes a dict"),
-        (lambda: slim.entrypoint("bash"), "takes a list of strings"),
+        (lambda: loose.apt_install(None), "takes strings, not NoneType"),
+        (lambda: loose.env({"A": 1}), "the value of A must be a string"),
+        (lambda: loose.env([1]), "Image.env takes a dict"),
+        (lambda: loose.entrypoint("bash"), "takes a list of strings"),
         (lambda: slim.add_local_file("a", "etc/a"), "must be absolute, and 'etc/a' isn't"),
         (lambda: slim.add_local_dir("a", "/x/../y"), 'may not have ".." in it'),
-        (lambda: slim.add_local_dir(3, "/x"), "takes a local path, not int"),
+        (lambda: loose.add_local_dir(3, "/x"), "takes a local path, not int"),
         (lambda: slim.add_local_dir("a", "/x", ignore="*.py"), "ignore= takes a list of patterns"),
         (lambda: slim.add_local_python_source("./lib"), "takes names of modules, and './lib' is none"),
         (lambda: slim.run_function(lambda: 1), "a build must find it by name"),
         (lambda: slim.run_function(nested()), "a build must find it by name"),
-        (lambda: slim.run_function("build"), "takes a plain Python function, not str"),
+        (lambda: loose.run_function("build"), "takes a plain Python function, not str"),
         (lambda: slim.run_function(build, timeout=None), "timeout=None: it takes seconds"),
-        (lambda: slim.pipe(lambda image: 3), "returned int, not an Image"),
+        (lambda: loose.pipe(lambda image: 3), "returned int, not an Image"),
         (lambda: slim.apt_install("a", gpu=["A", "B"]), "takes one kind of GPU"),
         (lambda: Image.debian_slim("3"), "python_version='3' isn't a version of Python 3"),
         (lambda: Image.debian_slim("2.7"), "isn't a version of Python 3"),
@@ -173,7 +175,7 @@ def test_types_that_are_no_version() -> None:
 def test_imports_may_fail_here() -> None:
     image = slim.pip_install("x")
     with image.imports():
-        import a_module_that_is_nowhere  # noqa: F401
+        importlib.import_module("a_module_that_is_nowhere")
     assert isinstance(image.failures[0], ImportError)
     with pytest.warns(UserWarning, match="an import for an image failed here: ValueError: bad"), image.imports():
         raise ValueError("bad")
@@ -186,7 +188,7 @@ def test_imports_may_not_fail_in_a_worker_of_that_image(in_worker: Callable[[Run
     in_worker(Running(app_id="ap-1", session=None))  # type: ignore[arg-type]
     image = slim.pip_install("x")
     with warnings.catch_warnings(), image.imports():
-        import a_module_that_is_nowhere  # noqa: F401
+        importlib.import_module("a_module_that_is_nowhere")
     app = slipway.App("a")
     with pytest.raises(ModuleNotFoundError, match="a_module_that_is_nowhere"):
         _ = app.function(image=image)(build).raw
@@ -199,12 +201,14 @@ def test_values_of_handles() -> None:
     with pytest.raises(InvalidError, match="a cron expression must be a string, not int"):
         slipway.Cron(3)  # type: ignore[arg-type]
     assert slipway.Period(minutes=1, seconds=0.5).decl.ms == 60_500
+    wrong: Any
     for wrong in ({}, {"days": 1.5}, {"days": -1}, {"seconds": -1}, {"hours": True}):
         with pytest.raises(InvalidError):
-            slipway.Period(**wrong)  # type: ignore[arg-type]
+            slipway.Period(**wrong)
+    bad: Any
     for bad in ({"backoff_coefficient": 0.5}, {"initial_delay": 61}, {"max_delay": 0}, {"max_retries": -1}):
         with pytest.raises(InvalidError):
-            slipway.Retries(**({"max_retries": 1} | bad))  # type: ignore[arg-type]
+            slipway.Retries(**({"max_retries": 1} | bad))
 
 
 def test_volumes() -> None:
