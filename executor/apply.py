@@ -22,7 +22,7 @@ from slipway.dsl.version import VERSION
 
 from .build import Builder
 from .bundle import Bundles
-from .images import nodes_of
+from .images import is_setting, nodes_of
 from .points import point
 from .ports import Deployment
 from .solver import Solver, Status, Task
@@ -284,6 +284,10 @@ class _Realising:
     async def _layer(self, node: Node) -> None:
         builder, app = self._parts.builder, self._graph.app
         if await builder.is_there(node):
+            return
+
+        if is_setting(node):
+            await builder.build(self._nodes, node.address, app=app)
             return
 
         def on_line(text: str) -> None:
