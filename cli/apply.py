@@ -11,6 +11,7 @@ import click
 
 from slipway.dsl.errors import InvalidError, NotFoundError, PlanFormatError
 
+from .failure import build_failure
 from .output import Line, count, show, width
 from .screen import Screen
 from .source import as_module_option, connect, json_option, load, plan_reply, runtime_option, yes_option
@@ -53,6 +54,8 @@ def apply(what: str | None, as_module: bool, yes: bool, as_json: bool, runtime: 
     if as_json:
         click.echo(json.dumps(reply))
     else:
+        for failure in screen.failures:
+            show(build_failure(failure["message"], failure.get("hint", ""), failure.get("log", "")), err=True)
         show(outcome(reply))
     return 1 if reply.get("failed") or reply.get("skipped") else 0
 

@@ -64,14 +64,15 @@ def _lines(error: BaseException) -> list[Line]:
     if isinstance(error, DeclarationError):
         return fault_lines(error.faults)
     if isinstance(error, Error) and not isinstance(error, InternalError):
-        lines = [*_message("error: ", _shorten_paths(error.message))]
-        if isinstance(error, ImageBuildError) and error.log:
-            lines += [("",), (("  the end of its log:", "dim"),)]
-            lines += [(("  | ", "dim"), line) for line in error.log.splitlines()[-LOG_LINES:]]
-        if error.hint:
-            lines += [(line,) for line in _shorten_paths(error.hint).splitlines()]
-        return lines
+        return build_failure(error.message, error.hint, error.log if isinstance(error, ImageBuildError) else "")
     return _bug(error)
+
+
+def build_failure(message: str, hint: str, log: str) -> list[Line]:
+    """An error of ours: what is wrong, the end of a build step's log where there is one, what to do."""
+    lines = _message("error: ", _shorten_paths(message))
+    lines += [(("  | ", "dim"), line) for line in log.splitlines()[-LOG_LINES:]]
+    return lines + [(line,) for line in _shorten_paths(hint).splitlines()]
 
 
 def _message(label: str, text: str) -> list[Line]:

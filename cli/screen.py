@@ -37,6 +37,7 @@ class Screen:
         self._lock = threading.RLock()
         self._doing: dict[str, Doing] = {}
         self._live: Progress | None = None
+        self.failures: list[dict[str, Any]] = []  # events of nodes that failed: address, message, hint, log
         # Bars move the cursor; were one of the two piped away, the other's lines would land between them.
         self._has_bars = not quiet and is_terminal(sys.stdout) and is_terminal(sys.stderr)
 
@@ -141,8 +142,10 @@ class Screen:
             return
         taken_ms = self.end(address)
         if state == "failed":
+            self.failures.append(event)
             self.line((("failed    ", "error"), title))
         elif state == "skipped":
             self.line((("skipped   ", "warning"), title))
         elif taken_ms is not None:
-            self.tell((("built     ", "add"), f"{title}  ", (duration(event.get("ms", taken_ms)), "dim")))
+            word = "built     " if event.get("executed", True) else "reused    "
+            self.tell(((word, "add"), f"{title}  ", (duration(event.get("ms", taken_ms)), "dim")))
