@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -60,7 +61,7 @@ class Assembly:
         cls, home: Path, runtime: Runtime, *, indexes: Indexes | None = None, version: str = "0.1.0"
     ) -> AsyncIterator[Assembly]:
         """`indexes` None: this host's own."""
-        home.mkdir(exist_ok=True)
+        await asyncio.to_thread(home.mkdir, exist_ok=True)
         state = State.open(home / "state.db", version="0.1.0")
         await runtime.start()
         try:

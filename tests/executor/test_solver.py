@@ -15,7 +15,10 @@ def graphs(draw: st.DrawFn) -> tuple[Task, ...]:
     """Graphs in which a node needs only nodes before it, listed in any order."""
     size = draw(st.integers(0, 14))
     tasks = [
-        Task(name=f"n{i}", needs=draw(st.lists(st.sampled_from([f"n{j}" for j in range(i)]), max_size=4)) if i else ())
+        Task(
+            name=f"n{i}",
+            needs=tuple(draw(st.lists(st.sampled_from([f"n{j}" for j in range(i)]), max_size=4))) if i else (),
+        )
         for i in range(size)
     ]
     return tuple(draw(st.permutations(tasks)))
