@@ -143,6 +143,6 @@ def __dir__() -> list[str]:
 
 def _make_runner() -> Runner:
     """The user's end of the wire; imported when the first thing is run, never in a worker that runs nothing."""
-    from slipway.runner import ProgramRunner
+    from .runner import ProgramRunner
 
     return ProgramRunner()

@@ -34,11 +34,12 @@ from slipway.dsl.errors import Error, InvalidError
 from slipway.dsl.function import Function
 from slipway.dsl.image import Image
 from slipway.dsl.options import FunctionSettings
-from slipway.identity import whole_identity
-from slipway.images import Images
-from slipway.notes import fault_of, notes
-from slipway.sources import code_of, left_behind, module_name, module_of
-from slipway.values import Slots
+
+from .identity import whole_identity
+from .images import Images
+from .notes import fault_of, notes
+from .sources import code_of, left_behind, module_name, module_of
+from .values import Slots
 
 MOST_SERIALIZED, MUCH_SERIALIZED = 16 << 20, 256 << 10
 

@@ -27,10 +27,11 @@ from slipway.dsl.errors import Error, InvalidError
 from slipway.dsl.image import Image
 from slipway.dsl.items import Item, step_name
 from slipway.dsl.patterns import FilePatternMatcher
-from slipway.identity import NoText, canonical_text, plain_globals, source_text
-from slipway.notes import fault_of
-from slipway.sources import absolute, code_of, module_name, module_of, python_sources, resolved
-from slipway.values import Slots
+
+from .identity import NoText, canonical_text, plain_globals, source_text
+from .notes import fault_of
+from .sources import absolute, code_of, module_name, module_of, python_sources, resolved
+from .values import Slots
 
 MOST_ARGUMENTS = 2 << 20
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from slipway.dsl.declaration import Fault, SecretDecl
 from slipway.dsl.errors import Error, InvalidError, NotFoundError
 from slipway.dsl.secret import KEY, Secret
-from slipway.notes import fault_of
+
+from .notes import fault_of
 
 LINE = re.compile(rf"\s*(?:export\s+)?(?P<key>{KEY})\s*(?:=[ \t]*(?P<value>.*))?", re.DOTALL)
 REFERENCE = re.compile(rf"\$\{{(?P<name>{KEY})(?::-(?P<otherwise>[^}}]*))?\}}")

@@ -9,30 +9,30 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
-from slipway.dsl import context, registry
-from slipway.dsl.cls import Cls
-from slipway.dsl.declaration import Concurrency, Fault, Origin
-from slipway.dsl.function import Function
-from slipway.dsl.image import Image
-from slipway.dsl.later import Later
-from slipway.dsl.options import (
+from . import context, registry
+from .cls import Cls
+from .declaration import Concurrency, Fault, Origin
+from .function import Function
+from .image import Image
+from .later import Later
+from .options import (
     FunctionSettings,
     checked_function,
     checked_function_name,
     checked_image,
     read_settings,
 )
-from slipway.dsl.origin import here, invalid, origin_of
-from slipway.dsl.partial import Partial
-from slipway.dsl.running import AppRun
-from slipway.dsl.secret import Secret, checked_secrets
-from slipway.dsl.session import Running, the_runner
-from slipway.dsl.volume import Volume, checked_name, checked_volumes
+from .origin import here, invalid, origin_of
+from .partial import Partial
+from .running import AppRun
+from .secret import Secret, checked_secrets
+from .session import Running, the_runner
+from .volume import Volume, checked_name, checked_volumes
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from slipway.dsl.options import ClsArguments, FunctionArguments
+    from .options import ClsArguments, FunctionArguments
 
 P = ParamSpec("P")
 R = TypeVar("R")

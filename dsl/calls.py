@@ -8,11 +8,11 @@ import warnings
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
-from slipway.dsl.origin import here, invalid
+from .origin import here, invalid
 
 if TYPE_CHECKING:
-    from slipway.dsl.declaration import Origin
-    from slipway.dsl.function import Function
+    from .declaration import Origin
+    from .function import Function
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from slipway.dsl.declaration import Origin
-from slipway.dsl.later import Later
-from slipway.dsl.origin import invalid
+from .declaration import Origin
+from .later import Later
+from .origin import invalid
 
 if TYPE_CHECKING:
-    from slipway.dsl.app import App
-    from slipway.dsl.options import FunctionSettings
+    from .app import App
+    from .options import FunctionSettings
 
 HINT = "Make functions of its methods: a value that @enter would set can be kept in a module's global."
 

@@ -26,7 +26,7 @@ An exception of the user's function comes back as itself, not wrapped (see `slip
 
 from __future__ import annotations
 
-from slipway.dsl.declaration import Fault
+from .declaration import Fault
 
 
 class Error(Exception):

@@ -8,17 +8,17 @@ from collections.abc import Callable
 from functools import cached_property, update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 
-from slipway.dsl import context, registry
-from slipway.dsl.calls import ForEach, Local, Map, Remote, StarMap
-from slipway.dsl.declaration import Batching, Concurrency, EndpointDecl, Origin
-from slipway.dsl.errors import ExecutionError, InvalidError
-from slipway.dsl.later import Later
-from slipway.dsl.origin import here, invalid, text_argument
-from slipway.dsl.session import FunctionRef, Session, current_session, the_runner, worker_app
+from . import context, registry
+from .calls import ForEach, Local, Map, Remote, StarMap
+from .declaration import Batching, Concurrency, EndpointDecl, Origin
+from .errors import ExecutionError, InvalidError
+from .later import Later
+from .origin import here, invalid, text_argument
+from .session import FunctionRef, Session, current_session, the_runner, worker_app
 
 if TYPE_CHECKING:
-    from slipway.dsl.app import App
-    from slipway.dsl.options import FunctionSettings
+    from .app import App
+    from .options import FunctionSettings
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -10,25 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, field, frozen
 
-from slipway.dsl import context
-from slipway.dsl.declaration import (
-    AddLocal,
-    AptInstall,
-    Base,
-    DebianSlim,
-    DockerfileCommands,
-    FromDockerfile,
-    FromRegistry,
-    Micromamba,
-    MicromambaInstall,
-    PipInstall,
-    RunCommands,
-    RunFunction,
-    Setting,
-    Step,
-    UvSync,
-)
-from slipway.dsl.items import (
+from . import context
+from . import declaration as decl
+from .items import (
     BUILD_FOLDER,
     PIP_ONLY,
     Ignore,
@@ -46,15 +30,15 @@ from slipway.dsl.items import (
     step_name,
     strings,
 )
-from slipway.dsl.later import Later
-from slipway.dsl.origin import here, invalid, text_argument
-from slipway.dsl.patterns import NON_PYTHON_FILES
-from slipway.dsl.resources import checked_gpu, checked_seconds
-from slipway.dsl.secret import Secret, checked_env, checked_secrets, env_secret
-from slipway.dsl.volume import Volume, checked_volumes
+from .later import Later
+from .origin import here, invalid, text_argument
+from .patterns import NON_PYTHON_FILES
+from .resources import checked_gpu, checked_seconds
+from .secret import Secret, checked_env, checked_secrets, env_secret
+from .volume import Volume, checked_volumes
 
 if TYPE_CHECKING:
-    from slipway.dsl.items import Packages, Unpack
+    from .items import Packages, Unpack
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -66,7 +50,7 @@ class Image:
     <Image debian_slim, pip_install, env>
     """
 
-    base: Base
+    base: decl.Base
     items: tuple[Item, ...] = ()
     secrets: tuple[Secret, ...] = ()  # of the base
     ignore: Ignore | None = None  # of the base; None: .dockerignore decides
@@ -96,7 +80,7 @@ class Image:
         TypeError: ...: python_version must be a string, not a number: write "3.1" (3.1 and 3.10 are the same number)
         """
         version = checked_python("python_version", python_version)
-        return _based(DebianSlim(python_version=version, force_build=force_build, origin=here()))
+        return _based(decl.DebianSlim(python_version=version, force_build=force_build, origin=here()))
 
     @staticmethod
     def from_registry(
@@ -113,7 +97,7 @@ class Image:
         >>> Image.from_registry("nvidia/cuda:12.4.0-devel-ubuntu22.04", add_python="3.12")
         <Image from_registry>
         """
-        base = FromRegistry(
+        base = decl.FromRegistry(
             tag=text_argument(tag, "the tag of an image").strip(),
             setup_commands=strings("from_registry", setup_dockerfile_commands),
             add_python=checked_python("add_python", add_python),
@@ -143,7 +127,7 @@ class Image:
         gpus = checked_gpu(options.get("gpu"))
         if ignore is not None:
             ignore = checked_ignore(ignore, "from_dockerfile")
-        base = FromDockerfile(
+        base = decl.FromDockerfile(
             path=str(path),
             context_dir=None if context_dir is None else str(context_dir),
             build_args=checked_env(build_args or {}, "build_args"),
@@ -164,7 +148,7 @@ class Image:
         <Image micromamba, micromamba_install>
         """
         version = checked_python("python_version", python_version)
-        return _based(Micromamba(python_version=version, force_build=force_build, origin=here()))
+        return _based(decl.Micromamba(python_version=version, force_build=force_build, origin=here()))
 
     # --- Python packages ------------------------------------------------------------------------------
 
@@ -242,7 +226,7 @@ class Image:
         <Image debian_slim, uv_sync>
         """
         only = ("pyproject.toml", "uv.lock")
-        step = UvSync(
+        step = decl.UvSync(
             project=local(uv_project_dir, f"{BUILD_FOLDER}/project", "uv_sync", is_dir=True, only=only),
             groups=strings("uv_sync", groups or ()),
             extras=strings("uv_sync", extras or ()),
@@ -265,10 +249,10 @@ class Image:
         """
         name = "micromamba_install"
         file = None if spec_file is None else local(spec_file, f"{BUILD_FOLDER}/environment.yml", name)
-        found = strings(name, packages)
-        if not found and file is None:
+        if not (found := strings(name, packages)) and file is None:
             return self
-        return self._add(MicromambaInstall(packages=found, spec_file=file, channels=strings(name, channels)), options)
+        step = decl.MicromambaInstall(packages=found, spec_file=file, channels=strings(name, channels))
+        return self._add(step, options)
 
     # --- the system -----------------------------------------------------------------------------------
 
@@ -279,7 +263,7 @@ class Image:
         <Image debian_slim, apt_install>
         """
         found = strings("apt_install", packages)
-        return self._add(AptInstall(packages=found), options) if found else self
+        return self._add(decl.AptInstall(packages=found), options) if found else self
 
     def run_commands(
         self,
@@ -294,7 +278,7 @@ class Image:
         """
         found = strings("run_commands", commands)
         mounts = tuple(sorted((path, volume.decl) for path, volume in checked_volumes(volumes)))
-        return self._add(RunCommands(commands=found, volumes=mounts), options) if found else self
+        return self._add(decl.RunCommands(commands=found, volumes=mounts), options) if found else self
 
     def dockerfile_commands(
         self,
@@ -317,7 +301,7 @@ class Image:
         files = tuple(local(path, remote, name) for remote, path in (context_files or {}).items())
         folder = () if context_dir is None else (local(context_dir, "/", name, is_dir=True),)
         args = checked_env(build_args or {}, "build_args")
-        step = DockerfileCommands(commands=found, context=(*folder, *files), build_args=args)
+        step = decl.DockerfileCommands(commands=found, context=(*folder, *files), build_args=args)
         return self._add(step, options, ignore=checked_ignore(ignore, name))
 
     def run_function(
@@ -342,9 +326,9 @@ class Image:
         >>> Image.debian_slim().run_function(fetch, args=("small",))
         <Image debian_slim, run_function>
         """
-        given = {"cpu": cpu, "memory": memory, "cloud": cloud, "region": region}
-        given["network_file_systems"] = network_file_systems
-        step = RunFunction(
+        nfs = {"network_file_systems": network_file_systems}
+        given = {"cpu": cpu, "memory": memory, "cloud": cloud, "region": region, **nfs}
+        step = decl.RunFunction(
             module=build_function(raw_f).__module__,
             qualname=raw_f.__qualname__,
             source="",
@@ -372,7 +356,7 @@ class Image:
         slipway.dsl.errors.InvalidError: ...: the value of PORT must be a string, not int
         Write str(...).
         """
-        return self._add(Setting(what="env", env=checked_env(vars, "Image.env")), {})
+        return self._add(decl.Setting(what="env", env=checked_env(vars, "Image.env")), {})
 
     def workdir(self, path: str | PurePosixPath) -> Image:
         """Set the folder in which processes start.
@@ -380,7 +364,7 @@ class Image:
         >>> Image.debian_slim().workdir("/srv").items[0].step.values
         ('/srv',)
         """
-        return self._add(Setting(what="workdir", values=strings("workdir", [str(path)])), {})
+        return self._add(decl.Setting(what="workdir", values=strings("workdir", [str(path)])), {})
 
     def entrypoint(self, entrypoint_commands: list[str]) -> Image:
         """Set the program that every process is started through; it must end in `exec "$@"`.
@@ -418,7 +402,7 @@ class Image:
         remote = _remote(remote_path, name)
         if remote.endswith("/"):
             remote += Path(local_path).name
-        return self._add(AddLocal(sources=(local(local_path, remote, name),), copy=copy, method=name), {})
+        return self._add(decl.AddLocal(sources=(local(local_path, remote, name),), copy=copy, method=name), {})
 
     def add_local_dir(
         self, local_path: str | Path, remote_path: str | PurePosixPath, *, copy: bool = False, ignore: Any = ()
@@ -430,7 +414,7 @@ class Image:
         """
         name = "add_local_dir"
         remote = _remote(remote_path, name).rstrip("/") or "/"
-        step = AddLocal(sources=(local(local_path, remote, name, is_dir=True),), copy=copy, method=name)
+        step = decl.AddLocal(sources=(local(local_path, remote, name, is_dir=True),), copy=copy, method=name)
         return self._add(step, {}, ignore=checked_ignore(ignore, name))
 
     def add_local_python_source(self, *modules: str, copy: bool = False, ignore: Any = NON_PYTHON_FILES) -> Image:
@@ -447,7 +431,7 @@ class Image:
                     f"Image.{name} takes names of modules, and {module!r} is none",
                     hint="For a path use add_local_file or add_local_dir.",
                 )
-        step = AddLocal(sources=(), copy=copy, method=name)
+        step = decl.AddLocal(sources=(), copy=copy, method=name)
         return self._add(step, {}, modules=found, ignore=checked_ignore(ignore, name)) if found else self
 
     # --- the rest -------------------------------------------------------------------------------------
@@ -493,15 +477,15 @@ class Image:
             return self
         index = {name: options[name] for name in PIP_ONLY if options.get(name)}  # type: ignore[literal-required]
         common: StepArguments = {k: v for k, v in options.items() if k not in PIP_ONLY}  # type: ignore[assignment]
-        step = PipInstall(packages=found, method=method, **index, **fields)
+        step = decl.PipInstall(packages=found, method=method, **index, **fields)
         return self._add(step, common, ignored=ignored)
 
     def _argv(self, what: str, values: Any) -> Image:
         if isinstance(values, str):
             raise invalid(f"Image.{what} takes a list of strings", hint=f"Write {what}([{values!r}]).")
-        return self._add(Setting(what=what, values=strings(what, values)), {})
+        return self._add(decl.Setting(what=what, values=strings(what, values)), {})
 
-    def _add(self, step: Step, options: StepArguments, **more: Any) -> Image:
+    def _add(self, step: decl.Step, options: StepArguments, **more: Any) -> Image:
         item = make_item(step, options, force=self.force, **more)
         return evolve(self, items=(*self.items, item), force=self.force or item.step.options.force_build)
 
@@ -512,5 +496,5 @@ class Image:
 _remote = remote_path  # methods have a parameter of that name
 
 
-def _based(base: Base, **more: Any) -> Image:
+def _based(base: decl.Base, **more: Any) -> Image:
     return Image(base=base, force=base.force_build, **more)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, TypedDict, Union
 
 from attrs import evolve, field, frozen
 
-from slipway.dsl.declaration import LocalSource, Setting, Step, StepOptions
-from slipway.dsl.origin import here, invalid
-from slipway.dsl.patterns import FilePatternMatcher, PatternSet
-from slipway.dsl.resources import checked_gpu
-from slipway.dsl.secret import Secret, checked_secrets, env_secret
+from .declaration import LocalSource, Setting, Step, StepOptions
+from .origin import here, invalid
+from .patterns import FilePatternMatcher, PatternSet
+from .resources import checked_gpu
+from .secret import Secret, checked_secrets, env_secret
 
 if TYPE_CHECKING:
     from typing import Unpack as Unpack

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from slipway.dsl.origin import invalid
+from .origin import invalid
 
 
 class Later:

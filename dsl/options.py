@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from attrs import frozen
 
-from slipway.dsl.declaration import Autoscaling, Resources
-from slipway.dsl.declaration import Retries as RetriesDecl
-from slipway.dsl.image import Image
-from slipway.dsl.items import known_only
-from slipway.dsl.origin import invalid
-from slipway.dsl.resources import checked_count, checked_resources, checked_seconds
-from slipway.dsl.retries import Retries, checked_retries
-from slipway.dsl.schedule import Cron, Period
-from slipway.dsl.secret import Secret, checked_secrets, env_secret
-from slipway.dsl.volume import Volume, checked_volumes
+from .declaration import Autoscaling, Resources
+from .declaration import Retries as RetriesDecl
+from .image import Image
+from .items import known_only
+from .origin import invalid
+from .resources import checked_count, checked_resources, checked_seconds
+from .retries import Retries, checked_retries
+from .schedule import Cron, Period
+from .secret import Secret, checked_secrets, env_secret
+from .volume import Volume, checked_volumes
 
 if TYPE_CHECKING:
-    from slipway.dsl.partial import Partial
+    from .partial import Partial
 
 Seconds = int | float
 LONGEST = 30 * 86_400

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from slipway.dsl.declaration import Origin
-from slipway.dsl.errors import InvalidError
+from .declaration import Origin
+from .errors import InvalidError
 
 
 def user_frame() -> FrameType | None:

@@ -8,11 +8,11 @@ from typing import Any, Union
 
 from attrs import evolve, frozen
 
-from slipway.dsl.cls import Cls
-from slipway.dsl.declaration import Batching, Concurrency, EndpointDecl
-from slipway.dsl.function import Function
-from slipway.dsl.origin import invalid
-from slipway.dsl.resources import checked_count
+from .cls import Cls
+from .declaration import Batching, Concurrency, EndpointDecl
+from .function import Function
+from .origin import invalid
+from .resources import checked_count
 
 Target = Union[Callable[..., Any], type, "Partial"]
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from posixpath import normpath
 
-from slipway.dsl.errors import InvalidError
+from .errors import InvalidError
 
 
 def clean(pattern: str) -> str:

@@ -5,6 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from slipway.dsl.app import App
+    from .app import App
 
 apps: list[App] = []

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from slipway.dsl.declaration import Resources
-from slipway.dsl.origin import invalid
+from .declaration import Resources
+from .origin import invalid
 
 GPU = r"([A-Za-z][A-Za-z0-9_.!+-]*)(?::([0-9]+))?"
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from attrs import frozen
 
-from slipway.dsl.declaration import Retries as RetriesDecl
-from slipway.dsl.origin import invalid
-from slipway.dsl.resources import checked_count
+from .declaration import Retries as RetriesDecl
+from .origin import invalid
+from .resources import checked_count
 
 
 @frozen(init=False)

@@ -7,13 +7,13 @@ from contextvars import Token
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from slipway.dsl import context
-from slipway.dsl.origin import invalid, user_frame
-from slipway.dsl.session import RunBlock, Running, Session, current_session, the_runner
-from slipway.dsl.skip import BodyLeftOut, leave_out_body
+from . import context
+from .origin import invalid, user_frame
+from .session import RunBlock, Running, Session, current_session, the_runner
+from .skip import BodyLeftOut, leave_out_body
 
 if TYPE_CHECKING:
-    from slipway.dsl.app import App
+    from .app import App
 
 
 class AppRun:

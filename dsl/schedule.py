@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from slipway.dsl.declaration import CronDecl, PeriodDecl
-from slipway.dsl.origin import here, invalid, text_argument
-from slipway.dsl.resources import checked_count, checked_seconds
+from .declaration import CronDecl, PeriodDecl
+from .origin import here, invalid, text_argument
+from .resources import checked_count, checked_seconds
 
 
 @frozen(init=False)

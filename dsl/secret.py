@@ -8,9 +8,9 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-from slipway.dsl.declaration import Origin
-from slipway.dsl.later import Later
-from slipway.dsl.origin import here, invalid
+from .declaration import Origin
+from .later import Later
+from .origin import here, invalid
 
 KEY = r"[A-Za-z_][A-Za-z0-9_]*"
 UNKNOWN = Origin()

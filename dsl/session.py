@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import frozen
 
-from slipway.dsl.errors import ExecutionError
+from .errors import ExecutionError
 
 if TYPE_CHECKING:
-    from slipway.dsl.app import App
+    from .app import App
 
 
 @frozen(kw_only=True)

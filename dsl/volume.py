@@ -9,10 +9,10 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from slipway.dsl.declaration import VolumeDecl
-from slipway.dsl.dual import Dual
-from slipway.dsl.later import Later
-from slipway.dsl.origin import here, invalid
+from .declaration import VolumeDecl
+from .dual import Dual
+from .later import Later
+from .origin import here, invalid
 
 NAME = r"[A-Za-z0-9_.-]{1,64}"
 _HINT = "Mounted at a path, a volume is a plain folder: open its files in a function."

@@ -9,10 +9,10 @@ from typing import Any
 
 from attrs import evolve
 
-from slipway.dsl.declaration import EndpointDecl
-from slipway.dsl.origin import here, invalid, text_argument
-from slipway.dsl.partial import Partial, Target, needs_parentheses, with_role
-from slipway.dsl.resources import checked_count, checked_seconds
+from .declaration import EndpointDecl
+from .origin import here, invalid, text_argument
+from .partial import Partial, Target, needs_parentheses, with_role
+from .resources import checked_count, checked_seconds
 
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")
 LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
