@@ -435,8 +435,9 @@ def error_of(fault: dict[str, Any]) -> errors.Error:
         kind = errors.Error
     if kind is errors.DeclarationError:
         from slipway.compiler.encode import from_wire  # noqa: PLC0415 - only a wrong app file needs the compiler
+        from slipway.dsl.declaration import Fault
 
-        return errors.DeclarationError(tuple(from_wire(item) for item in fault.get("faults", ())))  # type: ignore[misc]
+        return errors.DeclarationError(tuple(from_wire(Fault, item) for item in fault.get("faults", ())))
     more = {"log": str(fault.get("log", ""))} if kind is errors.ImageBuildError else {}
     return kind(str(fault.get("message", "")), hint=str(fault.get("hint", "")), **more)
 

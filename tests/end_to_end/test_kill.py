@@ -13,12 +13,26 @@ from machine import Machine
 
 LAYERS = 5
 
+GATE = """
+import slipway
+
+app = slipway.App("gate")
+
+
+@app.function(volumes={"/shelf": slipway.Volume.from_name("gate", create_if_missing=True)})
+def f(): ...
+"""
 APP = """
 import slipway
 
+gate = slipway.Volume.from_name("gate", create_if_missing=True)
 image = slipway.Image.debian_slim()
 for number in range({layers}):
-    image = image.run_commands(f"echo {{number}} > /layer-{{number}}; echo layer {{number}} made; test ! -e /shelf/hold-{{number}} || read line < /shelf/hold-{{number}}", volumes={{"/shelf": slipway.Volume.from_name("gate", create_if_missing=True)}})
+    image = image.run_commands(
+        f"echo {{number}} > /layer-{{number}}",
+        f"test ! -e /shelf/hold-{{number}} || read line < /shelf/hold-{{number}}",
+        volumes={{"/shelf": gate}},
+    )
 app = slipway.App("tower", image=image)
 
 
@@ -41,17 +55,16 @@ def mounts_below(folder: Path) -> list[str]:
 @pytest.mark.parametrize("victim", ["daemon", "client"])
 def test_kill_in_the_middle_of_a_build(machine: Machine, victim: str) -> None:
     """The third of five layers is held at a named pipe in a volume; then the victim is killed."""
+    machine.write("gate.py", GATE)
     machine.write("app.py", APP.format(layers=LAYERS))
     plan = machine.run("plan", "app.py")
     assert f"{LAYERS} layers" in plan.out
-    gate = machine.home / "volumes" / "gate"
-    gate.mkdir(parents=True, exist_ok=True)
+    machine.run("plan", "gate.py")
+    machine.run("apply")
+    (gate,) = (machine.home / "volumes").iterdir()
     os.mkfifo(gate / "hold-2")
-    process = machine.start("apply", "--yes")
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "layer 2 made" in line:
-            break
+    process = machine.start("apply", "app.py", "--yes")
+    held = os.open(gate / "hold-2", os.O_WRONLY)  # returns when the step has opened it to read
     pid = machine.engine_pid()
     assert pid is not None
     family = psutil.Process(pid).children(recursive=True)
@@ -65,8 +78,9 @@ def test_kill_in_the_middle_of_a_build(machine: Machine, victim: str) -> None:
     else:
         process.kill()
         process.wait(timeout=60)
+    os.close(held)
+    assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
-    assert process.stderr is not None
     process.stderr.close()
     (gate / "hold-2").unlink()
     assert mounts_below(machine.home) == []
