@@ -405,6 +405,7 @@ PROGRAMS: dict[str, Program] = {
     "exit": _exit,
     "wait": _wait,
     "trap": _trap,
+    "late": _trap,
     "stubborn": _stubborn,
     "orphan": _orphan,
     "hog": _hog,

@@ -185,6 +185,7 @@ class _Init:
         self.wake = wake
         self.processes: dict[int, int] = {}  # pid: the engine's id of the process
         self.stopping = False
+        self.told: set[int] = set()
         self.own_score = _read_score()
 
     def run(self) -> None:
@@ -219,8 +220,7 @@ class _Init:
                     os.kill(pid, message["signal"])
         elif "stop" in message:
             self.stopping = True
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(-1, signal.SIGTERM)
+            self.tell_to_end()
             self.reap()
         elif "stats" in message:
             self.tell({"stats": _usage()})
@@ -266,12 +266,23 @@ class _Init:
             while True:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
-                    return
+                    break
                 if pid in self.processes:
                     self.tell({"exit": self.processes.pop(pid), "status": status})
+            if self.stopping and not self.processes:
+                self.tell_to_end()
         except ChildProcessError:
             if self.stopping:
                 self.tell({"idle": True})
+
+    def tell_to_end(self) -> None:
+        """SIGTERM, once to each process. One that was born too late for it hears it when those that the engine started
+        have ended: until then it may be what they clean up with."""
+        for pid in _others():
+            if pid not in self.told:
+                self.told.add(pid)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
 
 
 def _find(name: str, path: str) -> str:
@@ -294,15 +305,19 @@ def _oom_score(score: int) -> None:
         file.write(str(score))
 
 
+def _others() -> list[int]:
+    """Every process of the container but its first, this one."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and name != "1"]  # noqa: PTH208
+
+
 def _usage() -> list[int]:
     """Resident bytes, CPU milliseconds and number of the processes, but for this one."""
     page, tick = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
     memory = ticks = count = 0
-    for name in os.listdir("/proc"):  # noqa: PTH208
-        if name.isdigit() and name != "1":
-            with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as file:  # noqa: PTH123
-                fields = file.read().rpartition(")")[2].split()
-                ticks += int(fields[11]) + int(fields[12]) + int(fields[13]) + int(fields[14])
-                memory += int(fields[21]) * page
-                count += 1
+    for pid in _others():
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
+            fields = file.read().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12]) + int(fields[13]) + int(fields[14])
+            memory += int(fields[21]) * page
+            count += 1
     return [memory, ticks * 1000 // tick, count]

@@ -21,6 +21,10 @@ from slipway.dsl.errors import AlreadyExistsError, InvalidError, NotFoundError, 
 from slipway.executor.ports import Container, ContainerSpec, Exit, Limits, Mount, Process, Runtime
 
 DEADLINE = 30.0
+WAIT = (
+    'import signal as s; s.pthread_sigmask(s.SIG_BLOCK, {15}); print("ready", flush=True); s.sigwait({15}); '
+    "s.pthread_sigmask(s.SIG_UNBLOCK, {15})"
+)
 SCRIPTS = {
     "write": 'mkdir -p "$(dirname "$1")" && printf %s "$2" > "$1"',
     "read": 'cat "$1"',
@@ -32,7 +36,8 @@ SCRIPTS = {
     "say": 'printf %s "$1"; printf %s "$2" >&2',
     "exit": 'exit "$1"',
     "wait": "echo ready; exec sleep 1000",
-    "trap": 'trap "echo ended; exit 7" TERM; echo ready; while :; do sleep 1000 & wait; done',
+    "trap": f"exec python3 -c '{WAIT}; print(\"ended\"); raise SystemExit(7)'",
+    "late": f'exec python3 -c \'{WAIT}; import subprocess; subprocess.Popen(["sleep", "1000"]); raise SystemExit(7)\'',
     "stubborn": 'trap "" TERM; echo ready; while :; do sleep 1000; done',
     "orphan": "sleep 1000 & echo left",
     "hog": "exec python3 -c 'x = bytearray(400 << 20); x[::4096] = bytes(len(x[::4096]))'",
@@ -131,6 +136,14 @@ async def build(runtime: Runtime, spec: ContainerSpec, name: str, *programs: tup
 
 async def listed(runtime: Runtime) -> set[str]:
     return {name async for name in runtime.layers()}
+
+
+def home_with(skeletons: Path, home: Path) -> Path:
+    """A fresh home that shares the skeletons of others: they never change, and making them takes most of the time."""
+    skeletons.mkdir(exist_ok=True)
+    home.mkdir()
+    (home / "skeletons").symlink_to(skeletons)
+    return home
 
 
 class RuntimeContract:
@@ -243,6 +256,15 @@ class RuntimeContract:
                 await container.stop(20_000)
                 assert await process.wait() == Exit(code=7)
                 assert b"".join(said) == b"ready\nended\n"
+
+        play(runtime, scenario)
+
+    def test_stop_tells_children_that_were_born_too_late_too(self, runtime: Runtime) -> None:
+        async def scenario(runtime: Runtime, base: BaseFact) -> None:
+            async with made(runtime, ContainerSpec(name="one", base=base)) as container:
+                process, _ = await until_ready(container, sh("late"))
+                await container.stop(1_000_000)
+                assert await process.wait() == Exit(code=7)
 
         play(runtime, scenario)
 

@@ -8,7 +8,7 @@ import pytest
 
 from slipway.executor.ports import Runtime
 from slipway.executor.runtime.native import NativeRuntime
-from tests.contracts.runtime_contract import RuntimeContract
+from tests.contracts.runtime_contract import RuntimeContract, home_with
 from tests.fakes import FakeRuntime
 
 
@@ -21,5 +21,5 @@ class TestFake(RuntimeContract):
 @pytest.mark.slow
 class TestNative(RuntimeContract):
     @pytest.fixture
-    def runtime(self, tmp_path: Path) -> Runtime:
-        return NativeRuntime(tmp_path / "home")
+    def runtime(self, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Runtime:
+        return NativeRuntime(home_with(tmp_path_factory.getbasetemp() / "skeletons", tmp_path / "home"))

@@ -17,6 +17,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "import site, sys; site.addsitedir(sys.argv[1]); import pytest; sys.exit(pytest.main(sys.argv[2:]))"
 
+TESTS = ("tests/contracts/test_runtime.py::TestNative", "tests/executor/runtime/test_native.py")
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(os.geteuid() != 0, reason="makes a user, so it needs root; without it the contract ran as you"),
@@ -71,12 +73,10 @@ def interpreter_for(user: pwd.struct_passwd) -> str:
     pytest.skip(f"no Python {version} that an ordinary user may run together with this checkout")
 
 
-@pytest.mark.parametrize(
-    "tests", ["tests/contracts/test_runtime.py::TestNative", "tests/executor/runtime/test_native.py"]
-)
-def test_the_same_holds_without_root(user: pwd.struct_passwd, tests: str) -> None:
+def test_the_same_holds_without_root(user: pwd.struct_passwd) -> None:
     python = interpreter_for(user)
     packages = sysconfig.get_path("purelib")
-    done = run_as(user, [python, "-c", RUN, packages, "-q", "-p", "no:cacheprovider", f"{ROOT}/{tests}"])
+    tests = [f"{ROOT}/{name}" for name in TESTS]
+    done = run_as(user, [python, "-c", RUN, packages, "-q", "-p", "no:cacheprovider", *tests])
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout

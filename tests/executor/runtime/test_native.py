@@ -20,7 +20,7 @@ from slipway.compiler.facts import BaseFact
 from slipway.dsl.errors import NotFoundError, RuntimeUnavailable
 from slipway.executor.ports import ContainerSpec, Exit, Limits, Mount, Runtime
 from slipway.executor.runtime.native import NativeRuntime
-from tests.contracts.runtime_contract import build, finish, layer, made, opened, play, run, sh, until_ready
+from tests.contracts.runtime_contract import build, finish, home_with, layer, made, opened, play, run, sh, until_ready
 
 pytestmark = pytest.mark.slow
 
@@ -28,8 +28,8 @@ START = f"import site; site.addsitedir({str(Path(attrs.__file__).parents[1])!r})
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
+def home(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
+    return home_with(tmp_path_factory.getbasetemp() / "skeletons", tmp_path / "home")
 
 
 @pytest.fixture
