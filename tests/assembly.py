@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +47,14 @@ def app(*images: tuple[Step, ...], name: str = "app", **more: Any) -> AppDecl:
     return AppDecl(name=name, images=decls, python="3.11", **more)
 
 
+@cache
+def our_code() -> Path:
+    """Our own package as containers get it, made once for all tests of this run."""
+    folder = Path(tempfile.mkdtemp(prefix="slipway-code-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return package.prepare(folder)
+
+
 @frozen(kw_only=True)
 class Assembly:
     home: Path
@@ -77,7 +89,7 @@ class Assembly:
                 folders=Folders(
                     logs=home / "logs" / "layers",
                     cache=home / "cache",
-                    code=package.prepare(home),
+                    code=our_code(),
                     uv=Path(uv.find_uv_bin()),
                 ),
                 volumes=volumes,
