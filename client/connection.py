@@ -7,7 +7,6 @@ asynchronous users, who can't wait, need a thread that reads; it starts with the
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import socket
@@ -17,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slipway.dsl import errors
 from slipway.executor.worker import stream
@@ -25,6 +24,9 @@ from slipway.executor.worker.frames import PROTOCOL, Flag, Frame, FrameError, Ki
 from slipway.executor.worker.package import code_digest
 from slipway.executor.worker.payload import IN_MEMFD, Packed
 from slipway.executor.worker.stream import NO_FD, Stream, StreamClosed
+
+if TYPE_CHECKING:
+    import asyncio
 
 VERSION = "0.1.0"
 OnEvent = Callable[[dict[str, Any]], None]
@@ -261,22 +263,27 @@ class Connection:
             if self._link.wait(read=True, write=True):
                 self._pump()
         finally:
-            self._step_down()
+            self._reading.release()
+            self._wake_heir()
 
     def _next(self, waiter: Waiter) -> tuple[Frame, int]:
         """Wait for the waiter's next frame, reading for everybody if nobody else does."""
         frames = waiter.frames
-        while not frames:
-            if self.closed:
-                raise self._loss()
-            if self._reading.acquire(blocking=False):
-                try:
-                    while not frames and not self.closed:
-                        self._pump()
-                finally:
-                    self._step_down()
-            else:
-                self._sleep(waiter)
+        try:
+            while not frames:
+                if self.closed:
+                    raise self._loss()
+                if self._reading.acquire(blocking=False):
+                    try:
+                        while not frames and not self.closed:
+                            self._pump()
+                    finally:
+                        self._reading.release()
+                else:
+                    self._sleep(waiter)
+        finally:
+            if self._sleepers:
+                self._wake_heir()
         return frames.popleft()
 
     def poll(self, waiter: Waiter) -> bool:
@@ -285,7 +292,8 @@ class Connection:
             try:
                 self._pump(socket.MSG_DONTWAIT)
             finally:
-                self._step_down()
+                self._reading.release()
+                self._wake_heir()
         return bool(waiter.frames)
 
     def wait_for(self, waiter: Waiter) -> tuple[Frame, int]:
@@ -295,15 +303,17 @@ class Connection:
     def _sleep(self, waiter: Waiter) -> None:
         with self._sleepers_lock:
             self._sleepers.add(waiter)
-        # The leader may have put our frame, or stepped down, just before it could see that we sleep.
-        if not waiter.frames and not self.closed and self._reading.locked():
-            waiter.sleep()
-        with self._sleepers_lock:
-            self._sleepers.discard(waiter)
+        try:
+            # The leader may have put our frame, or stepped down, just before it could see that we sleep.
+            if not waiter.frames and not self.closed and self._reading.locked():
+                waiter.sleep()
+        finally:
+            with self._sleepers_lock:
+                self._sleepers.discard(waiter)
 
-    def _step_down(self) -> None:
-        self._reading.release()
-        if self._sleepers:
+    def _wake_heir(self) -> None:
+        """Somebody who sleeps has to read from now on, unless somebody reads already."""
+        if self._sleepers and not self._reading.locked():
             with self._sleepers_lock:
                 heir = next(iter(self._sleepers), None)
             if heir is not None:
@@ -393,6 +403,8 @@ class Mailbox:
     """A waiter for one task of an event loop."""
 
     def __init__(self, connection: Connection) -> None:
+        import asyncio  # noqa: PLC0415 - a program that never awaits need not load it
+
         self._connection = connection
         self._event = asyncio.Event()
         self.waiter = Waiter(asyncio.get_running_loop(), self._event.set)

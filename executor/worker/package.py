@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import compileall
 import hashlib
-import importlib
 import os
-import py_compile
-import shutil
-import tempfile
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -23,9 +19,7 @@ def _roots() -> dict[str, Path]:
 
     Installed, they lie in one folder; in a checkout each floor is a folder of its own beside `client`.
     """
-    import slipway  # noqa: PLC0415 - its own file says where the top-level modules are
-
-    top = Path(str(slipway.__file__)).parent
+    top = Path(str(sys.modules["slipway"].__file__)).parent
     beside = Path(__file__).resolve().parents[2]
     return {"": top, **{name: beside / name for name in FLOORS}}
 
@@ -64,6 +58,10 @@ def prepare(home: Path) -> Path:
     target = home / "runtime" / code_digest()
     if target.exists():
         return target
+    import importlib
+    import shutil
+    import tempfile
+
     target.parent.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
     try:
@@ -91,6 +89,9 @@ def prepare(home: Path) -> Path:
 
 def _compile(folder: Path) -> None:
     """Byte code for what a worker imports. The files never change under their digest, so it needs no look at them."""
+    import compileall
+    import py_compile
+
     package = folder / "lib" / "slipway"
     for path, levels in ((package, 0), (package / "dsl", 5), (package / "executor", 0), (package / "executor" / "worker", 5),
                          (folder / "fallback", 5)):

@@ -147,6 +147,12 @@ def load_fd(fd: int, length: int) -> Any:
     return load(memoryview(mapped))
 
 
+def discard(fd: int) -> None:
+    """Let go of a payload that nobody wants (-1: it was not in a descriptor)."""
+    if fd >= 0:
+        os.close(fd)
+
+
 # --- classes of the program's main file ---------------------------------------------------------------
 
 

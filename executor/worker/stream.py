@@ -90,6 +90,8 @@ class Stream:
 
     def wait(self, *, read: bool, write: bool, timeout: float | None = None) -> bool:
         """Wait until there is something to read, or room to write; tell whether there is something to read."""
+        if self.sock.fileno() < 0:
+            raise StreamClosed("it was closed here")
         poller = select.poll()
         poller.register(self.sock, (select.POLLIN if read else 0) | (select.POLLOUT if write else 0))
         events = poller.poll(None if timeout is None else timeout * 1000)
