@@ -70,9 +70,9 @@ def _lines(error: BaseException) -> list[Line]:
 
 def build_failure(message: str, hint: str, log: str) -> list[Line]:
     """An error of ours: what is wrong, the end of a build step's log where there is one, what to do."""
-    lines = _message("error: ", _shorten_paths(message))
+    lines = _message("error: ", shorten_paths(message))
     lines += [(("  | ", "dim"), line) for line in log.splitlines()[-LOG_LINES:]]
-    return lines + [(line,) for line in _shorten_paths(hint).splitlines()]
+    return lines + [(line,) for line in shorten_paths(hint).splitlines()]
 
 
 def _message(label: str, text: str) -> list[Line]:
@@ -80,7 +80,7 @@ def _message(label: str, text: str) -> list[Line]:
     return [((label, "error"), first), *((line,) for line in rest)]
 
 
-def _shorten_paths(text: str) -> str:
+def shorten_paths(text: str) -> str:
     """Paths below the folder where the user stands, as they would write them."""
     return text.replace(str(Path.cwd()) + os.sep, "")
 
@@ -96,10 +96,10 @@ def fault_lines(faults: Sequence[Fault]) -> list[Line]:
         style = fault.severity if fault.severity in order else "error"
         place = "" if fault.origin.file == "<unknown>" else f"{where}: "
         head, *rest = fault.summary.splitlines() or [""]
-        lines.append(((f"{fault.severity}: ", style), (place, "bold"), f"{address}{_shorten_paths(head)}"))
-        lines += [(f"  {_shorten_paths(line)}",) for line in rest]
-        lines += [((f"  {_shorten_paths(line)}", "dim"),) for line in fault.found.splitlines()[-FRAME_LINES:]]
-        lines += [(f"  {_shorten_paths(line)}",) for line in fault.hint.splitlines()]
+        lines.append(((f"{fault.severity}: ", style), (place, "bold"), f"{address}{shorten_paths(head)}"))
+        lines += [(f"  {shorten_paths(line)}",) for line in rest]
+        lines += [((f"  {shorten_paths(line)}", "dim"),) for line in fault.found.splitlines()[-FRAME_LINES:]]
+        lines += [(f"  {shorten_paths(line)}",) for line in fault.hint.splitlines()]
     if len(errors) > MOST_FAULTS:
         lines.append((f"and {len(errors) - MOST_FAULTS} more",))
     return lines

@@ -36,6 +36,7 @@ class PlanView:
     changes: tuple[Change, ...]
     faults: tuple[Fault, ...]
     says: dict[str, str]  # address of a base -> what it is here
+    settings: frozenset[str] = frozenset()  # layers that run nothing: env, workdir, …
 
     @property
     def is_empty(self) -> bool:
@@ -54,6 +55,7 @@ def view(plan: dict[str, Any]) -> PlanView:
         changes=tuple(from_wire(Change, change) for change in plan.get("changes", ())),
         faults=tuple(from_wire(Fault, fault) for fault in plan.get("faults", ())),
         says={address: spec.get("says", "") for address, spec in specs if spec.get("") == "base"},
+        settings=frozenset(a for a, spec in specs if spec.get("") == "layer" and spec["step"].get("") == "setting"),
     )
 
 
@@ -121,7 +123,8 @@ def _body(plan: PlanView) -> list[Row | str]:
 
 def _row(change: Change, plan: PlanView, *, indent: int) -> Row:
     because = change.because or ((plan.says[change.address],) if plan.says.get(change.address) else ())
-    if change.verb in {Verb.CREATE, Verb.REPLACE, Verb.UPDATE} and change.kind == "layer" and not change.build:
+    is_new = change.verb in {Verb.CREATE, Verb.REPLACE, Verb.UPDATE}
+    if is_new and change.kind == "layer" and not change.build and change.address not in plan.settings:
         because = (*because, "built before: found in the store")
     time = ""
     if change.build and change.last_ms is not None:
@@ -132,7 +135,8 @@ def _row(change: Change, plan: PlanView, *, indent: int) -> Row:
 def _aligned(rows: Sequence[Row | str], width: int | None) -> Iterator[Line]:
     """Signs, titles, becauses and times in columns; a long title keeps its line to itself."""
     table = [row for row in rows if isinstance(row, Row)]
-    title_width = max((len(row.title) for row in table if len(row.title) <= WIDEST_TITLE and row.because), default=0)
+    titles = [len(row.title) for row in table if row.because or row.verb is not Verb.KEEP]
+    title_width = max((length for length in titles if length <= WIDEST_TITLE), default=0)
     because_width = max((len(line) for row in table if row.time for line in row.because), default=0)
     most = max((width or 1000) - 9 - title_width, 20)
     because_width = min(because_width, max(most - 18, 20))

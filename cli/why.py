@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from .failure import shorten_paths
 from .output import show
 from .source import app_argument, as_module_option, connect, load, plan_reply, runtime_option
 
@@ -30,4 +31,4 @@ def why(app: str, node: str, as_module: bool, runtime: str | None) -> None:
     from slipway.compiler.plan import Plan
     from slipway.compiler.wire import from_wire
 
-    show((line,) for line in explain(from_wire(Plan, reply["plan"]), node))
+    show((shorten_paths(line),) for line in explain(from_wire(Plan, reply["plan"]), node))

@@ -39,7 +39,7 @@ def fact(need: Need) -> Fact:
             identity = (("os", "debian 12"), ("python", "3.11.7"))
             return BaseFact(identity=identity, says="this host: Debian 12, Python 3.11.7")
         case TreeNeed():
-            return read_tree(need.source)
+            return read_tree(need.source, {}).fact
         case TextNeed():
             return read_text(need.path)
         case SecretNeed():

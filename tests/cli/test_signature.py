@@ -69,7 +69,7 @@ def test_what_is_missing_or_unknown_is_wrong_usage() -> None:
 
     with pytest.raises(click.UsageError, match="first"):
         called(f)
-    with pytest.raises(click.UsageError, match="[Ss]ec"):
+    with pytest.raises(click.UsageError, match="No such option"):
         called(f, "--first", "1", "--secnd", "2")
     with pytest.raises(click.UsageError, match="not a valid int"):
         called(f, "--first", "one")
