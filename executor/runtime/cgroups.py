@@ -169,7 +169,8 @@ def find(home_id: str, *, proc: Path = Path("/proc"), root: bool | None = None) 
     hierarchies: dict[Path, Hierarchy] = {}
     missing: list[tuple[str, str]] = []
     for controller in CONTROLLERS:
-        place = _place(controller, mounts, own, is_root, home_id)
+        taken = next((hierarchy.folder.parent for hierarchy in hierarchies.values() if hierarchy.unified), None)
+        place = _place(controller, mounts, own, is_root, home_id, taken)
         if isinstance(place, str):
             missing.append((controller, place))
             continue
@@ -211,15 +212,17 @@ def _own(proc: Path) -> dict[str, str]:
 
 
 def _place(
-    controller: str, mounts: list[_Mounted], own: dict[str, str], is_root: bool, home_id: str
+    controller: str, mounts: list[_Mounted], own: dict[str, str], is_root: bool, home_id: str, taken: Path | None
 ) -> tuple[Path, bool] | str:
-    """The folder for our groups of this controller and whether it is version 2, or why there is none."""
+    """The folder for our groups of this controller and whether it is version 2, or why there is none. (Of version 2 a
+    process is in one group for all controllers, so where one is `taken` the others must do with it.)"""
     here = [mounted for mounted in mounts if controller in mounted.controllers]
     if not here:
         return f"this system has no control groups for {controller} mounted"
     mounted = here[0]
     path = own.get("" if mounted.unified else controller, "/")
-    for parent in _candidates(mounted, path, is_root):
+    parents = [taken] if mounted.unified and taken is not None else _candidates(mounted, path, is_root)
+    for parent in parents:
         folder = _prepared(parent, f"slipway-{home_id}", controller, mounted.unified)
         if folder is not None:
             return folder, mounted.unified
@@ -253,5 +256,7 @@ def _prepared(parent: Path, name: str, controller: str, unified: bool) -> Path |
                 if controller not in _read(control).split():
                     control.write_text(f"+{controller}")
     except OSError:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # unless it serves another controller already
         return None
     return folder

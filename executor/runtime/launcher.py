@@ -81,6 +81,7 @@ def _sweep(folder: str) -> None:
             if entry.is_dir(follow_symlinks=False):
                 with contextlib.suppress(OSError):
                     os.rmdir(entry.path)  # noqa: PTH106
+        os.rmdir(folder)  # noqa: PTH106
 
 
 class _Launcher:

@@ -106,6 +106,8 @@ class NativeRuntime:
         async with self._linking:
             if not self._link.alive:
                 link = Link()
+                for place in self._cgroups.folders():
+                    os.makedirs(place, exist_ok=True)  # noqa: PTH103 - a keeper takes them away when it ends
                 await link.start(self._lock, self._cgroups.folders())
                 self._link = link
 

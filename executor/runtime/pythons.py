@@ -16,6 +16,7 @@ from attrs import frozen
 from slipway.dsl.errors import InvalidError, NotFoundError
 
 ASK_SECONDS = 10
+USUAL = ("/usr/bin", "/usr/local/bin")
 OLDEST = (3, 10)  # what the worker program runs on
 _ASK = (
     "import json, platform, sys; print(json.dumps("
@@ -97,7 +98,7 @@ class Pythons:
                 roots.append(folder.parent)
             elif entry:
                 yield from _programs(folder, name)
-        for entry in ("/usr/bin", "/usr/local/bin", "/opt/python/bin"):
+        for entry in USUAL:
             yield from _programs(Path(entry), name)
         home = Path(self._environment.get("HOME", "/nonexistent"))
         roots += [Path(self._environment.get("PYENV_ROOT", home / ".pyenv"))]

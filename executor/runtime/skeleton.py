@@ -51,8 +51,9 @@ def read_shape(*, rootless: bool, top: Path = Path("/")) -> Shape:
     folders, links = [], []
     for point in POINTS + BUILD_POINTS:
         path = top / point
-        if path.is_symlink() and "/" not in point and (top / path.readlink()).is_relative_to(top / "usr"):
-            links.append((point, str((top / path.readlink()).relative_to(top))))
+        target = str(path.readlink()).lstrip("/") if path.is_symlink() else ""
+        if target.startswith("usr/") and "/" not in point:
+            links.append((point, target))
         elif path.is_dir():
             folders.append(point)
     hidden = set(_secret(top / "etc")) | set(HIDDEN_ETC)

@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "import site, sys; site.addsitedir(sys.argv[1]); import pytest; sys.exit(pytest.main(sys.argv[2:]))"
 
-TESTS = ("tests/contracts/test_runtime.py::TestNative", "tests/executor/runtime/test_native.py")
+TESTS = ("tests/contracts/test_runtime.py::TestNative", "tests/executor/runtime")
 
 pytestmark = [
     pytest.mark.slow,

@@ -352,16 +352,17 @@ def sleepers() -> list[int]:
 @pytest.mark.parametrize("victim", ["engine", "launcher"])
 def test_a_kill_leaves_no_process_no_mount_and_the_next_start_no_file(home: Path, victim: str) -> None:
     engine = subprocess.Popen([sys.executable, "-c", ENGINE, str(home)], stdout=subprocess.PIPE)
+    said = engine.stdout
+    assert said is not None
     try:
-        assert engine.stdout is not None
-        assert engine.stdout.readline() == b"ready\n"
+        assert said.readline() == b"ready\n"
         if victim == "launcher":
             keeper = Path(f"/proc/{engine.pid}/task/{engine.pid}/children").read_text().split()[0]
             os.kill(int(keeper), signal.SIGKILL)
     finally:
         engine.kill()
         engine.wait()
-        engine.stdout.close()
+        said.close()
 
     async def main() -> None:
         async with opened(NativeRuntime(home)) as (runtime, base):  # its start waits for the old containers' end
