@@ -14,6 +14,7 @@ from pathlib import Path
 import attrs
 import psutil
 import pytest
+import uvloop
 from attrs import evolve
 
 from slipway.compiler.facts import BaseFact
@@ -448,3 +449,16 @@ def test_a_fork_bomb_stays_in_its_container(runtime: NativeRuntime, monkeypatch:
             assert b"Resource temporarily unavailable" in ran.out
 
     play(runtime, scenario)
+
+
+def test_many_at_once_on_the_daemon_s_loop(runtime: NativeRuntime) -> None:
+    async def one(started: Runtime, base: BaseFact, number: int) -> bytes:
+        async with made(started, ContainerSpec(name=f"c{number}", base=base, network=number % 2 == 0)) as container:
+            return (await finish(container, sh("cat"), stdin=b"%d" % number)).out
+
+    async def main() -> None:
+        async with asyncio.timeout(30), opened(runtime) as (started, base):
+            said = await asyncio.gather(*(one(started, base, number) for number in range(16)))
+            assert said == [b"%d" % number for number in range(16)]
+
+    uvloop.run(main())
