@@ -107,8 +107,9 @@ class Odd(Exception):
 
 @app.function()
 def f(x=None):
-    if x == "lambda":
-        return lambda: 1, open("/dev/null")
+    if x == "lock":
+        import threading
+        return threading.Lock()
     if x == "raise":
         raise ValueError("told you so")
     if x == "exit":
@@ -136,9 +137,9 @@ def main(what: str):
     {
         "count": ["f(x=None)"],
         "generator": ["pickle"],
-        "lambda": ["pickle"],
+        "lock": ["pickle"],
         "raise": ["ValueError", "told you so", "app.py"],
-        "exit": ["exit code 3"],
+        "exit": ["exited with code 3"],
         "class": ["OnlyThere", "who am I"],
     }.items(),
 )

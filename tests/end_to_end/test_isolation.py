@@ -34,6 +34,8 @@ def look(paths: list[str]):
     pathlib.Path("/root/left-behind").write_text("x")
     seen_before = os.path.exists("/tmp/left-behind")
     pathlib.Path("/tmp/left-behind").write_text("x")
+    with open("/etc/hosts", "a") as file:
+        file.write("# left behind")
     pathlib.Path("/shelf/kept").write_text("kept")
     print("the token is", os.environ["TOKEN"])
     return {
@@ -60,7 +62,7 @@ def main(paths: str):
 
 def test_what_a_worker_sees(machine: Machine) -> None:
     secret = Path.home() / ".ssh"
-    hidden = [str(machine.home), str(machine.folder), str(machine.folder / "app.py"), str(secret), "/run", "/home"]
+    hidden = [str(machine.home), str(machine.folder), str(machine.folder / "app.py"), str(secret), "/run/systemd", "/run/docker.sock", "/home"]
     hidden += [
         str(Path.home() / name) for name in (".pyenv/shims", ".cache", ".cargo") if (Path.home() / name).exists()
     ]
@@ -75,6 +77,7 @@ def test_what_a_worker_sees(machine: Machine) -> None:
     assert elsewhere == []
     assert not Path("/usr/left-behind").exists() and not Path("/tmp/left-behind").exists()
     assert not (Path.home() / "left-behind").exists()
+    assert "left behind" not in Path("/etc/hosts").read_text()
     # The value is in no plan, log or state, and what is printed is masked.
     assert "s3cret-value" not in ran.out.replace(line, "") + ran.err
     machine.run("plan", "app.py", "-o", "plan.out")
