@@ -22,11 +22,12 @@ CERTIFICATES = f"{OURS}/ca.pem"
 CLIENT_CERTIFICATE = f"{OURS}/client.pem"
 NETRC = f"{OURS}/netrc"
 UV_CONFIG = f"{OURS}/uv.toml"
+NO_INDEX = f"file://{OURS}/no-index"
 CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO")
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 # Of uv's own variables, those that say where packages come from. The rest say where things lie on this host.
 UV_VARIABLES = re.compile(
-    r"UV_(DEFAULT_INDEX|INDEX(_URL|_STRATEGY)?|INDEX_[A-Z0-9_]+_(USERNAME|PASSWORD)|EXTRA_INDEX_URL|FIND_LINKS|NO_INDEX"
+    r"UV_(DEFAULT_INDEX|INDEX(_URL|_STRATEGY)?|INDEX_[A-Z0-9_]+_(USERNAME|PASSWORD)|EXTRA_INDEX_URL|FIND_LINKS"
     r"|INSECURE_HOST|HTTP_TIMEOUT|REQUEST_TIMEOUT|NATIVE_TLS|SYSTEM_CERTS|KEYRING_PROVIDER|OFFLINE|EXCLUDE_NEWER)"
 )
 UV_PLACES = ("index-url", "extra-index-url", "find-links", "index", "no-index")
@@ -179,7 +180,8 @@ def _for_uv(found: HostSettings) -> dict[str, str]:
         if pip.get("find-links"):
             env["UV_FIND_LINKS"] = ",".join(pip["find-links"].split())
         if pip.get("no-index", "").lower() in {"1", "true", "yes", "on"}:
-            env["UV_NO_INDEX"] = "1"
+            env.pop("UV_INDEX", None)
+            env["UV_DEFAULT_INDEX"] = NO_INDEX  # uv knows no variable for it: an index that has nothing
     return env | own
 
 

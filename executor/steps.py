@@ -211,7 +211,7 @@ def _uv_sync(step: UvSync, files: tuple[FileEntry, ...], runtime: str) -> Recipe
     script = (
         f"set -e; {find}cp -R {PROJECT} {folder}; "
         f"UV_PROJECT_ENVIRONMENT={where} {UV} {shlex.join(sync)} --project {folder} --python {python}; "
-        f"rm -rf {folder}"
+        f"rm -rf {folder} /tmp/uv-*.lock"
     )
     return Recipe(
         commands=(("/bin/sh", "-c", script),),
