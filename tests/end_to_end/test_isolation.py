@@ -27,7 +27,7 @@ def exists(path):
         return False
 
 
-@app.function(volumes={"/shelf": volume}, secrets=[slipway.Secret.from_dict({"TOKEN": "s3cret-value"})],
+@app.function(volumes={"/shelf": volume}, secrets=[slipway.Secret.from_local_environ(["TOKEN"])],
               single_use_containers=True)
 def look(paths: list[str]):
     pathlib.Path("/usr/left-behind").write_text("x")
@@ -62,17 +62,25 @@ def main(paths: str):
 
 def test_what_a_worker_sees(machine: Machine) -> None:
     secret = Path.home() / ".ssh"
-    hidden = [str(machine.home), str(machine.folder), str(machine.folder / "app.py"), str(secret), "/run/systemd", "/run/docker.sock", "/home"]
+    hidden = [
+        str(machine.home),
+        str(machine.folder),
+        str(machine.folder / "app.py"),
+        str(secret),
+        "/run/systemd",
+        "/run/docker.sock",
+        "/home",
+    ]
     hidden += [
         str(Path.home() / name) for name in (".pyenv/shims", ".cache", ".cargo") if (Path.home() / name).exists()
     ]
     machine.write("app.py", PROBE)
-    ran = machine.run("run", "app.py", "--paths", json.dumps(hidden))
+    ran = machine.run("run", "app.py", "--paths", json.dumps(hidden), TOKEN=SECRET)
     line = next(line for line in ran.out.splitlines() if line.startswith("SEEN "))
     seen, again, elsewhere = json.loads(line[5:])
     assert seen["visible"] == []
     assert len(seen["pids"]) < 10 and os.getpid() not in seen["pids"]
-    assert seen["token"] == "s3cret-value" and "s3cret" not in seen["argv"]
+    assert seen["token"] == SECRET and "s3cret" not in seen["argv"]
     assert not again["seen_before"]
     assert elsewhere == []
     assert not Path("/usr/left-behind").exists() and not Path("/tmp/left-behind").exists()
@@ -80,7 +88,7 @@ def test_what_a_worker_sees(machine: Machine) -> None:
     assert "left behind" not in Path("/etc/hosts").read_text()
     # The value is in no plan, log or state, and what is printed is masked.
     assert "s3cret-value" not in ran.out.replace(line, "") + ran.err
-    machine.run("plan", "app.py", "-o", "plan.out")
+    machine.run("plan", "app.py", "-o", "plan.out", TOKEN=SECRET)
     machine.run("apply", "--yes")
     for path in [*machine.home.rglob("*"), machine.folder / "plan.out"]:
         if path.is_file() and not path.is_symlink():
