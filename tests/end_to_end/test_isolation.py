@@ -8,6 +8,7 @@ from pathlib import Path
 
 from machine import Machine
 
+SECRET = "s3cret-value"
 PROBE = """
 import json
 import os
