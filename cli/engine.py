@@ -10,7 +10,7 @@ import click
 
 from slipway.dsl.errors import Error, RuntimeUnavailable
 
-from .output import count, duration, say, show
+from .output import duration, say, show
 from .source import json_option
 
 
@@ -91,9 +91,8 @@ def _status_lines(home: str, reply: dict[str, Any]) -> list[str]:
     running_ms = round(time.time() * 1000) - reply["started_ms"] if "started_ms" in reply else None
     since = f", for {duration(running_ms)}" if running_ms is not None else ""
     lines = [f"engine {reply.get('version', '')}, pid {reply['pid']}{since}", f"home {home}"]
-    if isinstance(reply.get("apps"), list):
-        lines.append(f"{count(len(reply['apps']), 'app')} in force")
-    if isinstance(reply.get("workers"), list):
-        lines += [f"worker {worker}" for worker in reply["workers"]] or ["no workers"]
+    for entry in reply.get("apps", ()):
+        counts = [f"{entry.get(what, 0)} {what}" for what in ("workers", "running", "queued")]
+        lines.append(f"app {entry['app']}, {entry.get('state', 'deployed')}: {', '.join(counts)}")
     lines.append(f"busy: {reply['busy']}" if reply.get("busy") else "idle")
     return lines

@@ -112,8 +112,13 @@ def user_traceback(error: BaseException) -> list[Line]:
     """The traceback of a user's exception, and of what caused it, without our own frames."""
     told = traceback.TracebackException.from_exception(error)
     _only_users(told, set())
-    text = "".join(told.format()).rstrip()
-    return [(line,) for line in text.splitlines()]
+    remote = getattr(error.__cause__, "text", None)
+    if remote is None:
+        return [(line,) for line in "".join(told.format()).rstrip().splitlines()]
+    lines = ["In the worker:", *str(remote).strip().splitlines()]
+    if told.stack:
+        lines += ["", "Called from here:", *"".join(told.stack.format()).rstrip().splitlines()]
+    return [(line,) for line in lines]
 
 
 def _only_users(told: traceback.TracebackException, seen: set[int]) -> None:

@@ -48,9 +48,7 @@ class Screen:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._lock:
-            if self._live is not None:
-                self._live.stop()
-                self._live = None
+            self._stop_bars()
 
     # --- lines ----------------------------------------------------------------------------------------
 
@@ -98,12 +96,19 @@ class Screen:
                 return None
             if self._live is not None:
                 self._live.remove_task(doing.bar)  # type: ignore[arg-type]
+            if not self._doing:
+                self._stop_bars()  # the terminal is the user's again: they may ask for input
             return round((time.monotonic() - doing.began) * 1000)
 
     def tell(self, line: Line) -> None:
         """Print a line about what went on, unless nobody wants to know."""
         if not self._quiet:
             self.line(line)
+
+    def _stop_bars(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
 
     def _bars(self) -> Progress:
         if self._live is None:
