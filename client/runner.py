@@ -99,7 +99,9 @@ class ProgramRunner:
 
     def deploy(self, app: App, *, name: str, tag: str, strategy: str) -> None:
         if name != app.name or tag:
-            raise InvalidError("app.deploy(name=, tag=) is not in this release", hint="Name the app: slipway.App(name).")
+            raise InvalidError(
+                "app.deploy(name=, tag=) is not in this release", hint="Name the app: slipway.App(name)."
+            )
         link = connect()
         try:
             plan = link.request("plan", declaration_request(app, app_file(app)) | {"save": True})

@@ -8,7 +8,7 @@ CPU is in thousandths of a core, memory in MiB, so that no float ever reaches a 
 
 from __future__ import annotations
 
-from typing import ClassVar, Union
+from typing import ClassVar
 
 from attrs import field, frozen
 
@@ -107,7 +107,7 @@ class Micromamba:
     origin: Origin = field(default=Origin(), eq=False)
 
 
-Base = Union[DebianSlim, FromRegistry, FromDockerfile, Micromamba]
+Base = DebianSlim | FromRegistry | FromDockerfile | Micromamba
 
 
 @frozen(kw_only=True)
@@ -230,9 +230,17 @@ class AddLocal:
     origin: Origin = field(default=Origin(), eq=False)
 
 
-Step = Union[
-    PipInstall, UvSync, AptInstall, MicromambaInstall, RunCommands, RunFunction, DockerfileCommands, Setting, AddLocal
-]
+Step = (
+    PipInstall
+    | UvSync
+    | AptInstall
+    | MicromambaInstall
+    | RunCommands
+    | RunFunction
+    | DockerfileCommands
+    | Setting
+    | AddLocal
+)
 
 
 @frozen(kw_only=True)
@@ -306,7 +314,7 @@ class PeriodDecl:
     origin: Origin = field(default=Origin(), eq=False)
 
 
-Schedule = Union[CronDecl, PeriodDecl]
+Schedule = CronDecl | PeriodDecl
 
 
 @frozen(kw_only=True)
