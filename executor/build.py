@@ -6,13 +6,10 @@ import asyncio
 import errno
 import hashlib
 import itertools
-import re
 import secrets
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 from attrs import define, field, frozen
 
@@ -21,6 +18,7 @@ from slipway.compiler.facts import FileEntry
 from slipway.compiler.nodes import LayerSpec, Node
 from slipway.dsl.errors import Error, ImageBuildError, InternalError, InvalidError
 
+from .build_log import DISK_FULL, BuildLog, OnLine, explain
 from .bundle import Bundles, bundle_digest
 from .images import ImageParts, Nodes, below, image_parts, is_setting
 from .indexes import Indexes
@@ -31,22 +29,6 @@ from .store.seal import Seal
 from .store.state import Intent, State
 from .tasks import Flights
 from .volumes import Volumes
-from .worker.logs import Line, Splitter
-
-TAIL = 40  # lines of a failed step's log that the error shows
-DISK_FULL = re.compile(r"No space left on device|ENOSPC|os error 28|Disk quota exceeded")
-NO_SUCH_PACKAGE = (
-    re.compile(r"Because (\S+) was not found in the (?:package registry|provided package locations)"),
-    re.compile(r"Because there (?:is|are) no versions? of (\S+?)(?:\s|,|$)"),
-    re.compile(r"No matching distribution found for (\S+)"),
-    re.compile(r"E: Unable to locate package (\S+)"),
-)
-NO_NETWORK = re.compile(
-    r"Failed to fetch|dns error|Temporary failure in name resolution|Temporary failure resolving|Could not resolve"
-    r"|Network is unreachable|Connection refused"
-)
-
-OnLine = Callable[[str], None]
 
 
 @frozen(kw_only=True)
@@ -227,7 +209,7 @@ class Builder:
         indexes = await asyncio.to_thread(self._indexes)
         values = await self._secret_values(job)
         hidden = (*values.values(), *indexes.secrets)
-        log = _Log(self.log_path(job.node.digest), job.listeners, hidden, job.spec.title or job.node.address)
+        log = BuildLog(self.log_path(job.node.digest), job.listeners, hidden, job.spec.title or job.node.address)
         with log:
             try:
                 spec = await self._container(job, what, parts, indexes)
@@ -246,7 +228,7 @@ class Builder:
                 raise
 
     async def _in_container(
-        self, job: _Job, what: Recipe, spec: ContainerSpec, env: tuple[tuple[str, str], ...], log: _Log
+        self, job: _Job, what: Recipe, spec: ContainerSpec, env: tuple[tuple[str, str], ...], log: BuildLog
     ) -> str:
         container = await self._runtime.create(spec)
         try:
@@ -261,7 +243,7 @@ class Builder:
             await asyncio.shield(container.kill())
 
     async def _command(
-        self, container: Container, argv: tuple[str, ...], what: Recipe, env: tuple[tuple[str, str], ...], log: _Log
+        self, container: Container, argv: tuple[str, ...], what: Recipe, env: tuple[tuple[str, str], ...], log: BuildLog
     ) -> Exit:
         process = await container.exec(argv, env=env, cwd=what.cwd, stdin=what.stdin, output=log.take)
         if what.timeout_ms is None:
@@ -338,7 +320,7 @@ class Builder:
         """Where the log of a layer's last build lies."""
         return self._folders.logs / f"{short(layer)}.log"
 
-    def _failure(self, job: _Job, log: _Log, how: str) -> ImageBuildError:
+    def _failure(self, job: _Job, log: BuildLog, how: str) -> ImageBuildError:
         tail = log.tail()
         reason, hint = explain(tail)
         title = job.spec.title or job.node.address
@@ -364,33 +346,6 @@ def short(layer: str) -> str:
     return layer.partition(":")[2][:16]
 
 
-def explain(log: str) -> tuple[str, str]:
-    """What is wrong and what to do, where the end of a log says so; ("", "") where it doesn't.
-
-    >>> explain("x Because nosuch was not found in the package registry and you require nosuch, ...")[0]
-    'there is no package nosuch'
-    """
-    if DISK_FULL.search(log):
-        return "the disk is full", "Free some space, or put the home on a larger disk: SLIPWAY_HOME."
-    for pattern in NO_SUCH_PACKAGE:
-        found = pattern.search(log)
-        if found:
-            name = re.split(r"[<>=!~;\[(]", found[1].strip("`'\".,"))[0]
-            if NO_NETWORK.search(log):
-                return f"package {name} could not be looked up: no network", "Check the network, or the proxy settings."
-            return f"there is no package {name}" + _version_of(log, name), (
-                "Check the spelling and the version; packages come from where pip on this host gets them."
-            )
-    if NO_NETWORK.search(log):
-        return "a download failed", "Check the network, or the proxy settings."
-    return "", ""
-
-
-def _version_of(log: str, name: str) -> str:
-    """ "of that version", where the package is there in another."""
-    return " of that version" if re.search(rf"no versions? of {re.escape(name)}", log) else ""
-
-
 def _how(ended: Exit, what: Recipe) -> str:
     if ended.oom:
         return "it ran out of memory"
@@ -399,55 +354,3 @@ def _how(ended: Exit, what: Recipe) -> str:
     if ended.code is None:
         return f"it took longer than its timeout of {(what.timeout_ms or 0) / 1000:g} s"
     return f"it failed with exit code {ended.code}"
-
-
-class _Log:
-    """The log of one build: on disk whole, its end in memory, each line to whoever listens. Secrets are masked."""
-
-    def __init__(self, path: Path, listeners: list[OnLine], hidden: tuple[str, ...], title: str) -> None:
-        self.path = path
-        self._listeners = listeners
-        self._splitter = Splitter(secrets.token_hex(8), hidden)
-        self._tail: deque[str] = deque(maxlen=TAIL)
-        self._title = title
-        self._file: IO[str] | None = None
-
-    def __enter__(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("w", encoding="utf-8", errors="replace")
-        self._write(f"# {self._title}")
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self._lines(self._splitter.finish())
-        if self._file is not None:
-            file, self._file = self._file, None
-            try:
-                file.close()
-            except OSError:
-                pass  # a full disk: the step itself says so
-
-    def take(self, stream: int, data: bytes) -> None:
-        """Output as it comes, called on the loop."""
-        self._lines(self._splitter.feed(stream, data))
-
-    def command(self, argv: tuple[str, ...]) -> None:
-        for line in self._splitter.feed(1, f"$ {' '.join(argv)}\n".encode()):
-            self._write(line.text)
-
-    def tail(self) -> str:
-        self._lines(self._splitter.finish())
-        return "\n".join(self._tail)
-
-    def _lines(self, lines: list[Line]) -> None:
-        for line in lines:
-            self._write(line.text)
-            self._tail.append(line.text)
-            for listener in tuple(self._listeners):
-                listener(line.text)
-
-    def _write(self, text: str) -> None:
-        if self._file is not None:
-            try:
-                print(text, file=self._file, flush=True)
-            except OSError:
-                pass  # a full disk: the step itself says so

@@ -26,7 +26,8 @@ from slipway.dsl.declaration import (
     VolumeDecl,
 )
 from slipway.dsl.errors import ImageBuildError
-from slipway.executor.build import Finished, explain
+from slipway.executor.build import Finished
+from slipway.executor.build_log import explain
 from slipway.executor.images import nodes_of
 from slipway.executor.indexes import Indexes
 from slipway.executor.ports import Mount
@@ -348,6 +349,7 @@ def test_what_a_log_shows_is_said(tmp_path: Path, outcome: Outcome, message: str
     [
         ("ERROR: No matching distribution found for numpy==99", "there is no package numpy"),
         ("Because there is no version of six==99 and you require six==99,", "there is no package six of that version"),
+        ("Because only six<=1.17.0 is available and you require six>=99,", "there is no package six of that version"),
         ("E: Unable to locate package cowsay", "there is no package cowsay"),
         ("E: Unable to locate package cowsay\nTemporary failure resolving 'deb.debian.org'", "could not be looked up"),
         ("Segmentation fault", ""),

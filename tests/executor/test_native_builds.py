@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import pickle
+import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -273,3 +275,28 @@ def test_a_function_that_takes_too_long_is_ended(tmp_path: Path) -> None:
         assert "longer than its timeout of 0.3 s" in result.failures[0].message
 
     on(tmp_path / "home", act, indexes=Indexes())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small disk is mounted for it, so it needs root")
+@pytest.mark.parametrize(
+    "command", ["head -c 60000000 /dev/zero > /big", 'python -c \'open("/big", "wb").write(bytes(60_000_000))\'']
+)
+def test_a_full_disk_is_said_and_leaves_nothing_half(tmp_path: Path, command: str) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(home)], check=True)
+    try:
+
+        async def act(assembly: Assembly) -> None:
+            result, _ = await applied(assembly, RunCommands(commands=(command,)))
+            (failure,) = result.failures
+            assert "the disk is full" in failure.message
+            assert "SLIPWAY_HOME" in failure.hint
+            assert not [layer async for layer in assembly.runtime.layers()]
+            result, graph = await applied(assembly, RunCommands(commands=("echo small > /small",)))
+            assert (result.failures, result.serial) == ((), 1)
+            assert await look(assembly, graph, "cat /small") == "small\n"
+
+        on(home, act, indexes=Indexes())
+    finally:
+        subprocess.run(["umount", str(home)], check=True)
