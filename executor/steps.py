@@ -110,14 +110,13 @@ BASE_ENV = (
     ("PIP_NO_INPUT", "1"),
     ("PIP_PROGRESS_BAR", "off"),
     ("PIP_ROOT_USER_ACTION", "ignore"),
-    ("SOURCE_DATE_EPOCH", EPOCH),
     ("UV_CACHE_DIR", f"{CACHE}/uv"),
     ("UV_LINK_MODE", "copy"),  # a cache on another file system can't be linked from
     ("UV_NO_PROGRESS", "1"),
     ("UV_PYTHON_DOWNLOADS", "never"),
 )
 # Compiled as Python itself would: with the source's time in it, so that a later step can change a source file.
-COMPILED = (("PYC_INVALIDATION_MODE", "TIMESTAMP"),)
+COMPILED = (("PYC_INVALIDATION_MODE", "TIMESTAMP"), ("SOURCE_DATE_EPOCH", EPOCH))
 # What a program that is run once leaves behind is its result, not its byte code.
 UNCOMPILED = (("PYTHONDONTWRITEBYTECODE", "1"),)
 PACKAGE_CACHES = ("uv", "pip")
