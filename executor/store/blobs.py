@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from slipway.dsl.errors import InvalidError, NotFoundError
+from slipway.executor.runtime.kernel import sync_file_system
 
 CHUNK = 1 << 20
+MANY = 16
 MODE = 0o644  # bundles are made of hard links to blobs, and this is the mode of most source files
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -71,15 +73,13 @@ class FileBlobs:
                     Path(name).unlink()
                 else:
                     waiting[digest] = name
-            for name in waiting.values():  # all are written by now, so the first sync carries most of the rest
-                _sync(name)
+            self._sync_all(Path(name) for name in waiting.values())
             for digest, name in waiting.items():
                 self._link(name, digest)
         finally:
             for name in waiting.values():
                 Path(name).unlink(missing_ok=True)
-        for folder in {self._place(digest).parent for digest in waiting}:
-            _sync(folder)
+        self._sync_all({self._place(digest).parent for digest in waiting})
         return tuple(digests)
 
     def path(self, digest: str) -> str:
@@ -128,6 +128,19 @@ class FileBlobs:
         if not _DIGEST.fullmatch(digest):
             raise InvalidError(f"this is not a digest: {digest[:80]!r}")
         return self._folder / digest[7:9] / digest[9:]
+
+    def _sync_all(self, paths: Iterable[Path]) -> None:
+        """Sync files or folders; many of them at once by one call for their file system, which is far quicker."""
+        wanted = tuple(paths)
+        if len(wanted) <= MANY:
+            for path in wanted:
+                _sync(path)
+            return
+        fd = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            sync_file_system(fd)
+        finally:
+            os.close(fd)
 
     def _temporary(self) -> _Temporary:
         return _Temporary(self._folder / "making")
