@@ -71,7 +71,7 @@ def _planned(
     from .render import plan_lines, view
 
     loaded = load(what, as_module=as_module, quiet=as_json)
-    reply = plan_reply(link, loaded, runtime=runtime, save=True)
+    reply = plan_reply(link, loaded, runtime=runtime, save=True, brief=True)
     seen = view(reply["plan"])
     if not as_json:
         show(plan_lines(seen, width=width()))

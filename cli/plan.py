@@ -34,7 +34,8 @@ def plan(app: str, as_module: bool, output: str | None, as_json: bool, exit_code
     """
     loaded = load(app, as_module=as_module, quiet=as_json)
     with connect() as link:
-        reply = plan_reply(link, loaded, runtime=runtime, save=True)
+        brief = output is None and not as_json
+        reply = plan_reply(link, loaded, runtime=runtime, save=True, brief=brief)
     if output is not None:
         save(reply["plan"], output)
     from .render import plan_lines, view

@@ -51,9 +51,11 @@ def connect(*, start: bool = True) -> Connection:
     return engine_client.connect(start=start)
 
 
-def plan_reply(link: Connection, loaded: Loaded, *, runtime: str | None, save: bool) -> dict[str, Any]:
-    """Ask the engine for a plan of the loaded app: its reply, `plan` and `id`."""
+def plan_reply(
+    link: Connection, loaded: Loaded, *, runtime: str | None, save: bool, brief: bool = False
+) -> dict[str, Any]:
+    """Ask the engine for a plan of the loaded app: its reply, `plan` and `id`. `brief`: without the lists of files."""
     from slipway.runner import declaration_request
 
     request = declaration_request(loaded.app, loaded.path, runtime=runtime)
-    return link.request("plan", request | {"save": save})
+    return link.request("plan", request | {"save": save, "brief": brief})

@@ -27,8 +27,12 @@ def write(plan: Plan) -> bytes:
     >>> write(Plan(engine_version="0.1.0", lineage="", serial=0, graph=nothing, changes=()))[:15]
     b'slipway-plan 1 '
     """
-    body = dumps(plan)
-    return b"%s %d sha256:%s\n" % (MAGIC, plan.format, hashlib.sha256(body).hexdigest().encode()) + body + b"\n"
+    return enclose(dumps(plan))
+
+
+def enclose(body: bytes) -> bytes:
+    """The bytes of a plan file around a plan that is JSON already."""
+    return b"%s %d sha256:%s\n" % (MAGIC, PLAN_FORMAT, hashlib.sha256(body).hexdigest().encode()) + body + b"\n"
 
 
 def read(data: bytes) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -10,14 +11,14 @@ from typing import Any
 from attrs import asdict
 
 from slipway.compiler import planfile
-from slipway.compiler.check import check
 from slipway.compiler.diff import plan as make_plan
-from slipway.compiler.encode import digest_of, from_wire, loads, to_wire
+from slipway.compiler.encode import from_wire, loads, to_wire
 from slipway.compiler.nodes import Graph, VolumeSpec
 from slipway.compiler.plan import Plan
+from slipway.compiler.wire import dump_json
 from slipway.compiler.world import needs
 from slipway.dsl.declaration import AppDecl
-from slipway.dsl.errors import DeclarationError, InvalidError, NotFoundError
+from slipway.dsl.errors import InvalidError, NotFoundError
 from slipway.dsl.version import VERSION
 
 from .apply import Applier
@@ -25,7 +26,7 @@ from .engine import Emit, Engine, Scope
 from .facts import gather
 from .launch import LiveApp
 from .logbook import LogLine
-from .ports import Runtime
+from .ports import Deployment, Runtime
 
 Method = Callable[[Scope, dict[str, Any], Emit], Awaitable[dict[str, Any]]]
 
@@ -57,20 +58,18 @@ class Requests:
     # --- plan, apply, run, destroy --------------------------------------------------------------------
 
     async def plan(self, _scope: Scope, params: dict[str, Any], _emit: Emit) -> dict[str, Any]:
+        """With `brief` the reply leaves out the lists of files, which may be long and no screen shows."""
         made = await self._plan(params)
-        data = await asyncio.to_thread(planfile.write, made)
-        ident = digest_of(data.decode())[7:23]
+        plain, data = await asyncio.to_thread(_written, made)
+        ident = hashlib.sha256(data).hexdigest()[:16]
         if params.get("save", True):
             await self._engine.state.save_plan(str(params.get("folder", "")), ident, data)
-        return {"id": ident, "plan": await asyncio.to_thread(to_wire, made)}
+        return {"id": ident, "plan": _without_files(plain) if params.get("brief") else plain}
 
     async def _plan(self, params: dict[str, Any], *, ephemeral: bool = False) -> Plan:
         declaration = await asyncio.to_thread(from_wire, AppDecl, params["declaration"])
-        faults = tuple(fault for fault in check(declaration) if fault.severity == "error")
         runtime = self._runtime(params.get("runtime"))
         state = self._engine.state
-        if faults and not declaration.images:
-            raise DeclarationError(faults)
         facts = await gather(
             needs(declaration),
             runtime=runtime,
@@ -86,7 +85,7 @@ class Requests:
             make_plan,
             declaration,
             facts,
-            deployed=loads(deployment.graph, Graph) if deployment else None,
+            deployed=await self._in_force(deployment),
             lineage=deployment.lineage if deployment else "",
             serial=deployment.serial if deployment else 0,
             built=built,
@@ -95,6 +94,14 @@ class Requests:
             app_file=declaration.file,
             folder=str(params.get("folder", "")),
         )
+
+    async def _in_force(self, deployment: Deployment | None) -> Graph | None:
+        if deployment is None:
+            return None
+        live = self._engine.live.get(deployment.app)
+        if live is not None and live.serial == deployment.serial:
+            return live.graph
+        return await asyncio.to_thread(loads, deployment.graph, Graph)
 
     def _runtime(self, name: str | None) -> Runtime:
         runtimes = self._engine.runtimes
@@ -262,3 +269,17 @@ class Requests:
             "busy": "; ".join(busy),
             "apps": [self._app(live) for _, live in sorted(engine.live.items())],
         }
+
+
+def _written(plan: Plan) -> tuple[dict[str, Any], bytes]:
+    """A plan as plain values, and as a plan file."""
+    plain: dict[str, Any] = to_wire(plan)
+    return plain, planfile.enclose(dump_json(plain))
+
+
+def _without_files(plan: dict[str, Any]) -> dict[str, Any]:
+    nodes = [
+        node | {"spec": node["spec"] | {"files": []}} if node["spec"].get("files") else node
+        for node in plan["graph"]["nodes"]
+    ]
+    return plan | {"graph": plan["graph"] | {"nodes": nodes}}
