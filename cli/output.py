@@ -70,7 +70,7 @@ def say(text: str, style: str | None = None, *, err: bool = False) -> None:
 
 
 def width() -> int | None:
-    """How many columns there are; None where nobody watches and nothing needs to be cut."""
+    """How many columns there are; None where nobody watches and nothing needs to be wrapped."""
     if os.environ.get("COLUMNS", "").isdigit() or is_terminal(sys.stdout):
         return shutil.get_terminal_size().columns
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from textwrap import wrap
 from typing import Any
 
 from attrs import frozen
@@ -148,7 +149,8 @@ def _aligned(rows: Sequence[Row | str], width: int | None) -> Iterator[Line]:
         pad = " " * row.indent
         title: str | tuple[str, str] = (row.title, "dim") if row.verb is Verb.KEEP else row.title
         column = " " * (6 - row.indent + max(title_width - len(row.title), 0))
-        first, *rest = [cut(line, most) for line in row.because] or [""]
+        room = because_width if row.time else most
+        first, *rest = [part for line in row.because for part in wrap(line, room)] or [""]
         if len(row.title) > title_width and first:
             yield (pad, sign, "  ", title)
             pad, sign, title, column = " " * row.indent, (" ", "keep"), "", " " * (6 - row.indent + title_width)
@@ -156,14 +158,6 @@ def _aligned(rows: Sequence[Row | str], width: int | None) -> Iterator[Line]:
         yield (pad, sign, "  ", title, column, (first, "dim") if row.verb is Verb.KEEP else first, time)
         for line in rest:
             yield (" " * (9 + title_width), line)
-
-
-def cut(text: str, most: int) -> str:
-    """
-    >>> cut("abcdef", 4), cut("abcd", 4)
-    ('abc…', 'abcd')
-    """
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 # --- the totals ---------------------------------------------------------------------------------------

@@ -74,10 +74,12 @@ def test_the_whole() -> None:
     )
 
 
-def test_a_narrow_terminal_cuts_becauses_not_titles() -> None:
-    lines = text(SEARCH, width=60).splitlines()
-    assert '    ±  pip_install scikit-learn  packages: + "numpy<2"   14 s last time' in lines
-    assert any(line.endswith("…") for line in lines)
+def test_a_narrow_terminal_wraps_becauses() -> None:
+    lines = text(SEARCH, width=70).splitlines()
+    at = next(n for n, line in enumerate(lines) if "env HF_HOME" in line)
+    assert lines[at] == "    ±  env HF_HOME               because the layer      < 1 s"
+    assert lines[at + 1] == "                                 below changes"
+    assert lines[at + 2] == "  ~  function index              bundle: app.py changed (index, line"
 
 
 def test_a_long_title_keeps_its_line_to_itself() -> None:
