@@ -32,7 +32,7 @@ def main() -> None:
         env.pop("NO_COLOR", None)
 
         def slipway(*words: str) -> str:
-            argv = [Path(sys.executable).with_name("slipway"), *words]
+            argv = [str(Path(sys.executable).with_name("slipway")), *words]
             return subprocess.run(argv, cwd=top, env=env, check=True, capture_output=True, text=True).stdout
 
         text = (ROOT / "examples" / "search.py").read_text()
