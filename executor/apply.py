@@ -185,6 +185,8 @@ class Applier:
             return diff(in_force, plan.graph)
 
         now = await asyncio.to_thread(compare)
+        if deployment is not None and all(change.verb is Verb.KEEP for change in now):
+            return now  # it has been applied already: doing so again does nothing
         check_fresh(plan, lineage=onto[0], serial=onto[1], engine_version=self._version, changes_now=now)
         return now
 

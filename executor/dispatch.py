@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from math import inf
+from typing import Any
 
 from attrs import frozen
 
@@ -78,7 +79,19 @@ class Ears:
 
 
 class _Call:
-    __slots__ = ("fd", "fd_length", "ident", "number", "payload", "pool", "send", "sequence", "started", "submitted", "worker")
+    __slots__ = (
+        "fd",
+        "fd_length",
+        "ident",
+        "number",
+        "payload",
+        "pool",
+        "send",
+        "sequence",
+        "started",
+        "submitted",
+        "worker",
+    )
 
     def __init__(self, number: int, pool: Pool, frame: Frame, fd: int, send: Send, now: float) -> None:
         self.number = number
@@ -97,7 +110,19 @@ class _Call:
 class Pool:
     """The workers of one function version."""
 
-    __slots__ = ("armed", "done", "failed", "failures", "names", "placement", "sequence", "spec", "tasks", "timer", "workers")
+    __slots__ = (
+        "armed",
+        "done",
+        "failed",
+        "failures",
+        "names",
+        "placement",
+        "sequence",
+        "spec",
+        "tasks",
+        "timer",
+        "workers",
+    )
 
     def __init__(self, spec: PoolSpec) -> None:
         self.spec = spec
@@ -202,7 +227,7 @@ class Dispatcher:
         return number
 
     def cancel(self, number: int, *, force: bool = False) -> None:
-        """Give a call up where it has not begun; with `force` also where it runs. Unknown and finished ones are let be."""
+        """Give a call up where it has not begun; with `force` also where it runs. Finished ones are let be."""
         call = self._calls.get(number)
         if call is not None:
             self._act(call.pool, call.pool.placement.cancel(number, self._time(), force=force))
@@ -309,8 +334,8 @@ class Dispatcher:
         else:
             self._leave(worker.close())
 
-    def _leave(self, ending: asyncio.Future[None] | object) -> None:
-        task: asyncio.Task[None] = self._loop.create_task(ending)  # type: ignore[arg-type]
+    def _leave(self, ending: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(ending)
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
 
@@ -380,7 +405,7 @@ class Dispatcher:
         pool.failures.pop(number, None)
 
 
-_DOERS: dict[type, Callable[[Dispatcher, Pool, object], None]] = {
+_DOERS: dict[type, Callable[[Dispatcher, Pool, Any], None]] = {
     Start: Dispatcher._do_start,
     Stop: Dispatcher._do_stop,
     Kill: Dispatcher._do_kill,
@@ -388,7 +413,7 @@ _DOERS: dict[type, Callable[[Dispatcher, Pool, object], None]] = {
     Interrupt: Dispatcher._do_interrupt,
     End: Dispatcher._do_end,
     FailStart: Dispatcher._do_fail_start,
-}  # type: ignore[dict-item] # each takes the action of its key
+}
 
 
 def limits_of(function: FunctionSpec, *, cores: int, ephemeral: bool) -> PoolLimits:

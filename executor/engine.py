@@ -30,6 +30,7 @@ from .launch import Launcher, LiveApp
 from .logbook import LogBook, LogLine
 from .ports import CallRow, Clock, Runtime
 from .store.blobs import FileBlobs
+from .store.gc import recover
 from .store.seal import Seal
 from .store.state import State
 from .volumes import Volumes
@@ -149,6 +150,7 @@ class Engine:
                 FileBlobs(home.blobs),
             )
             stack.push_async_callback(engine._close)
+            await recover(state, engine.blobs, engine.bundles, home.volumes)
             for deployment in await state.deployments():
                 if deployment.runtime in engine.runtimes:
                     engine.live[deployment.app] = await engine.launcher.deployed(deployment)

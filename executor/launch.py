@@ -13,7 +13,7 @@ from slipway.dsl.errors import NotFoundError
 from .bundle import Bundles
 from .dispatch import PoolSpec, limits_of
 from .home import Home
-from .images import Nodes, image_parts, nodes_of
+from .images import ImageParts, Nodes, image_parts, nodes_of
 from .ports import ContainerSpec, Deployment, Limits, Mount
 from .store.seal import Seal
 from .store.state import State
@@ -88,42 +88,11 @@ class Launcher:
         ephemeral: bool,
     ) -> PoolSpec:
         parts = image_parts(nodes, node.address)
-        bundles = [nodes[address] for address in node.inputs if isinstance(nodes[address].spec, BundleSpec)]
-        resources = function.resources
-        # A request alone is a limit too: on one's own machine what a worker takes beyond it is taken from others.
-        memory = resources.memory_limit_mib or resources.memory_mib
-        cpu = resources.cpu_limit_milli or resources.cpu_milli
         values = [secrets[slot] for slot in function.secrets]
-        env = dict(_threads(resources.cpu_milli))
-        env.update(parts.config.env)
-        for secret in values:  # the last one wins
-            env.update(secret)
-        env.update([IS_REMOTE, ("SLIPWAY_APP", name)])
-        container = ContainerSpec(
-            name="to-be-named",
-            base=parts.base,
-            layers=parts.layers,
-            trees=tuple(self._bundles.path(bundle.digest) for bundle in bundles),
-            mounts=tuple(self._mount(mount, volumes) for mount in function.volumes),
-            limits=Limits(cpu_milli=cpu, memory_mib=memory),
-            network=not function.block_network,
-            labels=(("app", app), ("function", function.name)),
-        )
-        start = FunctionStart(
-            app=name,
-            name=function.name,
-            module=function.module,
-            qualname=function.qualname,
-            is_async=function.is_async,
-            is_generator=function.is_generator,
-            serialized=function.serialized,
-            concurrency=function.concurrency.max_inputs,
-            session=SESSION,
-        )
         worker = WorkerSpec(
-            container=container,
-            function=start,
-            env=tuple(env.items()),
+            container=self._container(app, parts, nodes, node, function, volumes),
+            function=_start(name, function),
+            env=_environment(name, function, parts, values),
             secrets=tuple(sorted({value for secret in values for value in secret.values()})),
             startup_timeout=(function.startup_timeout_ms or function.timeout_ms) / 1000,
             cwd=parts.config.workdir or "/root",
@@ -136,12 +105,63 @@ class Launcher:
             worker=worker,
         )
 
+    def _container(
+        self,
+        app: str,
+        parts: ImageParts,
+        nodes: Nodes,
+        node: Node,
+        function: FunctionSpec,
+        volumes: dict[str, str],
+    ) -> ContainerSpec:
+        bundles = [nodes[address] for address in node.inputs if isinstance(nodes[address].spec, BundleSpec)]
+        resources = function.resources
+        # A request alone is a limit too: on one's own machine what a worker takes beyond it is taken from others.
+        memory = resources.memory_limit_mib or resources.memory_mib
+        cpu = resources.cpu_limit_milli or resources.cpu_milli
+        return ContainerSpec(
+            name="to-be-named",
+            base=parts.base,
+            layers=parts.layers,
+            trees=tuple(self._bundles.path(bundle.digest) for bundle in bundles),
+            mounts=tuple(self._mount(mount, volumes) for mount in function.volumes),
+            limits=Limits(cpu_milli=cpu, memory_mib=memory),
+            network=not function.block_network,
+            labels=(("app", app), ("function", function.name)),
+        )
+
     def _mount(self, mount: tuple[str, str, bool, str | None], volumes: dict[str, str]) -> Mount:
         path, name, read_only, sub_path = mount
         if name not in volumes:
             raise NotFoundError(f"the volume {name} is not in this home", hint="slipway apply makes it.")
         folder = self._home.volumes / volumes[name] / (sub_path or "").lstrip("/")
         return Mount(source=str(folder), target=path, read_only=read_only)
+
+
+def _start(app: str, function: FunctionSpec) -> FunctionStart:
+    return FunctionStart(
+        app=app,
+        name=function.name,
+        module=function.module,
+        qualname=function.qualname,
+        is_async=function.is_async,
+        is_generator=function.is_generator,
+        serialized=function.serialized,
+        concurrency=function.concurrency.max_inputs,
+        session=SESSION,
+    )
+
+
+def _environment(
+    app: str, function: FunctionSpec, parts: ImageParts, secrets: list[dict[str, str]]
+) -> tuple[tuple[str, str], ...]:
+    """The image's settings, then the secrets in their order: what comes later wins. Ours can't be overridden."""
+    env = dict(_threads(function.resources.cpu_milli))
+    env.update(parts.config.env)
+    for secret in secrets:
+        env.update(secret)
+    env.update([IS_REMOTE, ("SLIPWAY_APP", app)])
+    return tuple(env.items())
 
 
 def _threads(cpu_milli: int | None) -> list[tuple[str, str]]:

@@ -57,7 +57,7 @@ TABLE: dict[tuple[State, Event], State] = {
     (State.RUNNING, Event.LOSE): State.LOST,
 }
 
-EVENT_OF: dict[Outcome, Event] = {
+EVENT_OF: dict[int, Event] = {  # by `Outcome`
     Outcome.RETURNED: Event.RETURN,
     Outcome.RAISED: Event.RAISE,
     Outcome.TIMED_OUT: Event.TIME_OUT,

@@ -1,4 +1,4 @@
-"""Which call goes to which worker of a pool, and how many workers there are. Nothing here waits, sleeps, opens or spawns.
+"""Which call goes to which worker of a pool, and how many there are. Nothing here waits, sleeps, opens or spawns.
 
 A `Placement` is told what happens (a call came, a worker is ready, an answer arrived, time went by) and returns what
 to do about it. Its driver is `dispatch`. Time comes in as seconds of a clock that never goes back.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from itertools import islice
 from math import inf
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 from attrs import frozen
 
@@ -87,7 +87,7 @@ class FailStart(NamedTuple):
     worker: int
 
 
-Action = Union[Assign, Start, Stop, Kill, Interrupt, Recall, End, FailStart]
+Action = Assign | Start | Stop | Kill | Interrupt | Recall | End | FailStart
 Actions = list[Action]
 
 
@@ -169,7 +169,7 @@ class Placement:
         self._retry_at = now + min(FIRST_BACKOFF * 2 ** (self._failures - 1), LAST_BACKOFF)
         return self._scale(now, actions)
 
-    def finished(self, number: int, call: int, outcome: Outcome, now: float) -> Actions:
+    def finished(self, number: int, call: int, outcome: int, now: float) -> Actions:
         """A worker has answered. False news (of a call that is over, or unknown) frees the worker's slot alone."""
         worker = self.workers[number]
         since = worker.calls.pop(call, None)
@@ -382,7 +382,8 @@ class Placement:
         if limits.buffer_workers and self.states:
             idle = sum(not worker.calls for worker in self.idle)
             wanted = max(wanted, alive - starting + waiting + limits.buffer_workers - idle)
-        missing = min(wanted - alive, limits.max_workers - len(self.workers))  # one on its way out counts until it is gone
+        # One on its way out counts as there until it is gone, for what it holds is not free before.
+        missing = min(wanted - alive, limits.max_workers - len(self.workers))
         if missing > 0 and now < self._retry_at:
             self.wake = min(self.wake, self._retry_at)
             return actions

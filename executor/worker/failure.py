@@ -69,13 +69,12 @@ def pack(error: BaseException, *, keep_own_frames: bool = False) -> bytes:
     chain, links = _chain(error)
     pickled: list[bytes] = []
     problem = ""
-    for link in chain:
-        try:
-            pickled.append(_pickle(link))
-        except Exception as unpicklable:  # noqa: BLE001 - pickling runs the user's own code
-            if not pickled:
-                problem = f"{type(unpicklable).__name__}: {unpicklable}"
-            break  # a cause that can't be pickled ends the chain; it still shows in the text
+    try:
+        for link in chain:
+            pickled.append(_pickle(link))  # noqa: PERF401 - what came before one that fails is kept
+    except Exception as unpicklable:  # noqa: BLE001 - pickling runs the user's own code
+        if not pickled:  # a cause that can't be pickled only ends the chain; it still shows in the text
+            problem = f"{type(unpicklable).__name__}: {unpicklable}"
     summary = describe(error).partition("\n")[0][:1000].encode(errors="replace")
     body = {
         "type": f"{type(error).__module__}.{type(error).__qualname__}",
@@ -94,7 +93,8 @@ def _chain(error: BaseException) -> tuple[list[BaseException], list[str]]:
     while len(chain) < MAX_CHAIN:
         last = chain[-1]
         following, link = (last.__cause__, "cause") if last.__cause__ is not None else (last.__context__, "context")
-        if following is None or any(following is seen for seen in chain) or (link == "context" and last.__suppress_context__):
+        hidden = link == "context" and last.__suppress_context__
+        if following is None or hidden or any(following is seen for seen in chain):
             break
         chain.append(following)
         links.append(link)
@@ -149,19 +149,18 @@ def unpack(data: bytes | memoryview) -> BaseException:
         error.__cause__ = remote
         return error
     chain: list[BaseException] = []
-    for item in body["chain"]:
-        try:
-            chain.append(_unpickle(item))
-        except Exception as unknown:  # noqa: BLE001 - unpickling imports and runs the user's own code
-            if chain:
-                break
+    try:
+        for item in body["chain"]:
+            chain.append(_unpickle(item))  # noqa: PERF401 - what came before one that fails is kept
+    except Exception as unknown:  # noqa: BLE001 - unpickling imports and runs the user's own code
+        if not chain:
             error = ExecutionError(
-                f"the function raised {body['type']}, which this program can't make: {unknown}\n\n{body['traceback'].rstrip()}",
+                f"the function raised {body['type']}, which can't be made here: {unknown}\n\n{remote.text.rstrip()}",
                 hint="The class exists only in the container: install or import its module here, or raise another.",
             )
             error.__cause__ = remote
             return error
-    for (before, after), link in zip(zip(chain, chain[1:]), body["links"]):  # noqa: B905 - links end where the chain does
+    for before, after, link in zip(chain, chain[1:], body["links"], strict=False):  # links end where the chain does
         if link == "cause":
             before.__cause__ = after
         else:

@@ -1,4 +1,4 @@
-"""Frames: the one wire format between user programs, the engine and workers. Nothing here waits, sleeps, opens or spawns.
+"""Frames: the one wire format of user programs, engine and workers. Nothing here waits, sleeps, opens or spawns.
 
 A frame is a 24-byte header and a payload. The same frames travel between a user program and the engine and between
 the engine and a worker, so the engine can pass a payload on without looking at it.
@@ -51,12 +51,15 @@ class Outcome(IntEnum):
     LOST = 4
 
 
+Payload = bytes | bytearray | memoryview
+
+
 class Frame(NamedTuple):
     """`fd_length` is the size of a payload that travels as a descriptor (flag FD); `payload` is then empty."""
 
     kind: int
     id: int = 0
-    payload: bytes | bytearray | memoryview = b""
+    payload: Payload = b""
     channel: int = 0
     flags: int = 0
     outcome: int = 0

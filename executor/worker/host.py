@@ -13,14 +13,15 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from attrs import evolve, field, frozen
 
 from slipway.dsl.errors import Error
+from slipway.executor.ports import Container, ContainerSpec, Exit, Mount, Process, Runtime
 
-from ..ports import Container, ContainerSpec, Exit, Mount, Process, Runtime
 from . import failure
-from .frames import HEADER_SIZE, Decoder, Flag, Frame, FrameError, Kind, Outcome
+from .frames import HEADER_SIZE, Decoder, Flag, Frame, FrameError, Kind, Payload
 from .logs import Line, Splitter
 from .package import IN_CONTAINER
 from .wire import NO_FD, Listener, Wire
@@ -152,7 +153,8 @@ class Worker:
         assert self._process is not None
         ended = self._loop.create_task(self._process.wait())
         try:
-            await asyncio.wait({ended, self._started}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {ended, self._started}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if self._link is not None and not self._started.done():
                 self._link.read_now()  # its last words may say why
             if self._started.done():
@@ -179,7 +181,7 @@ class Worker:
             if not frames and peeked:
                 return  # the rest is on its way
             if frames and frames[0].kind == Kind.HELLO:
-                hello = json.loads(frames[0].payload)
+                hello = json.loads(bytes(frames[0].payload))
                 size = HEADER_SIZE + len(frames[0].payload)
         except BlockingIOError:
             return
@@ -246,7 +248,7 @@ class Worker:
 
     # --- while it serves
 
-    def call(self, call: int, sequence: int, payload: bytes, fd: int, fd_length: int) -> None:
+    def call(self, call: int, sequence: int, payload: Payload, fd: int, fd_length: int) -> None:
         """Send an input; the worker's wire owns `fd`."""
         assert self._link is not None
         self._link.send(Frame(Kind.CALL, call, payload, sequence, 0 if fd == NO_FD else 1, 0, fd_length), fd)
@@ -345,6 +347,3 @@ async def start_worker(name: str, spec: WorkerSpec, place: Place, hooks: Hooks) 
         await worker.close()
         raise
     return worker
-
-
-__all__ = ["FunctionStart", "Hooks", "Outcome", "Place", "StartFailed", "Worker", "WorkerSpec", "start_worker"]

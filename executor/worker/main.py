@@ -10,10 +10,10 @@ import sys
 
 def _prepare_path(code: str) -> None:
     """The user's folder first, ours last; this file's own folder, which Python put first, not at all."""
-    lib, fallback = os.path.join(code, "lib"), os.path.join(code, "fallback")  # noqa: PTH118 - before any import
+    lib = os.path.join(code, "lib")  # noqa: PTH118 - before any import
     sys.path[0] = os.getcwd()  # noqa: PTH109
     sys.path.insert(0, lib)
-    import slipway  # noqa: F401, PLC0415 - ours, even where the image has another one; its own imports need the fallback
+    import slipway  # noqa: F401 - ours, even where the image has another one; its own imports need the fallback
 
     sys.path.remove(lib)
     sys.path.append(lib)

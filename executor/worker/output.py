@@ -51,7 +51,6 @@ class Output:
             )
             for raw in self._raw
         )
-        sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr
         self._ours = (sys.stdout, sys.stderr)
 
     def end_call(self) -> bool:

@@ -54,7 +54,7 @@ def code_digest() -> str:
 
 
 def prepare(home: Path) -> Path:
-    """The folder with `lib` and `fallback` for this code, made where it is not there yet. Blocks, for long only once."""
+    """The folder with `lib` and `fallback` for this code, made where it is not there yet. Blocks, long only once."""
     target = home / "runtime" / code_digest()
     if target.exists():
         return target
@@ -93,9 +93,18 @@ def _compile(folder: Path) -> None:
     import py_compile
 
     package = folder / "lib" / "slipway"
-    for path, levels in ((package, 0), (package / "dsl", 5), (package / "executor", 0), (package / "executor" / "worker", 5),
-                         (folder / "fallback", 5)):
+    for path, levels in (
+        (package, 0),
+        (package / "dsl", 5),
+        (package / "executor", 0),
+        (package / "executor" / "worker", 5),
+        (folder / "fallback", 5),
+    ):
         compileall.compile_dir(
-            path, maxlevels=levels, quiet=2, stripdir=folder, prependdir=IN_CONTAINER,
+            path,
+            maxlevels=levels,
+            quiet=2,
+            stripdir=folder,
+            prependdir=IN_CONTAINER,
             invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
         )

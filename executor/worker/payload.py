@@ -77,7 +77,7 @@ def dump(value: Any) -> Packed:
     """
     if _is_plain(value):
         return Packed([pickle.dumps(value, 5)])
-    import cloudpickle  # noqa: PLC0415 - takes milliseconds that a call with plain values need not spend
+    import cloudpickle  # takes milliseconds that a call with plain values need not spend
 
     buffers: list[memoryview] = []
 
@@ -111,14 +111,14 @@ def dump_or_refuse(value: Any, what: str) -> Packed:
     """Like `dump`, but raises `SerializationError` that says `what` could not be pickled, and why."""
     try:
         return dump(value)
-    except Exception as error:  # noqa: BLE001 - pickling runs the value's own code, which may raise anything
+    except Exception as error:  # pickling runs the value's own code, which may raise anything
         raise SerializationError(
             f"{what} can't be pickled: {type(error).__name__}: {error}",
             hint="Pass plain data, or make what it holds (a lock, a file, a connection) inside of the function.",
         ) from error
 
 
-def load(data: bytes | memoryview) -> Any:
+def load(data: bytes | bytearray | memoryview) -> Any:
     """The value of a payload. Its big buffers are not copied: they live in `data`."""
     view = memoryview(data)
     if view[:4] != BUFFERS:

@@ -17,7 +17,6 @@ import os
 import pickle
 import resource
 import signal
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -84,7 +83,7 @@ def _connect(path: Path, role: str, token: str) -> Stream:
 def _await_start(link: Stream) -> dict[str, Any]:
     for frame, _ in link.receive():
         if frame.kind == Kind.START:
-            start: dict[str, Any] = json.loads(frame.payload)
+            start: dict[str, Any] = json.loads(bytes(frame.payload))
             return start
     return _await_start(link)
 
@@ -98,14 +97,14 @@ def load_function(spec: dict[str, Any]) -> Callable[..., Any]:
         function: Any = pickle.loads(base64.b64decode(spec["serialized"]))  # noqa: S301 - the user's own, from the engine
     else:
         function = importlib.import_module(spec["module"])
-        for name in spec["qualname"].split("."):
-            try:
+        try:
+            for name in spec["qualname"].split("."):
                 function = getattr(function, name)
-            except AttributeError:
-                raise ExecutionError(
-                    f"the module {spec['module']} has no {spec['qualname']} in the container",
-                    hint="Is it defined under a condition that does not hold there?",
-                ) from None
+        except AttributeError:
+            raise ExecutionError(
+                f"the module {spec['module']} has no {spec['qualname']} in the container",
+                hint="Is it defined under a condition that does not hold there?",
+            ) from None
     return raw_of(function)
 
 
@@ -243,6 +242,8 @@ class _SyncServer(_Server):
         context.function_call_id.set(f"fc-{text}")
         output.running.set(call)
         error: BaseException | None = None
+        args: Any = None
+        kwargs: Any = None
         value: Any = None
         try:
             try:

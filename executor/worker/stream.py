@@ -52,7 +52,8 @@ class Stream:
                 self._fds.extend(fds)
         if not size:
             raise StreamClosed("the peer closed the connection")
-        return [(frame, self._fd_of(frame) if frame.flags & _FD else NO_FD) for frame in self._decoder.feed(buffer[:size])]
+        frames = self._decoder.feed(buffer[:size])
+        return [(frame, self._fd_of(frame) if frame.flags & _FD else NO_FD) for frame in frames]
 
     def _fd_of(self, frame: Frame) -> int:
         if not self._fds:

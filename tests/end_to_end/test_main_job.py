@@ -77,6 +77,7 @@ def test_only_what_changed_is_built(machine: Machine, index: str) -> None:
     machine.write("unrelated.py", "# a comment\n")
     machine.run("plan", "app.py")
     assert executed(machine) == 3
+    assert "Nothing to do" in machine.run("apply").out  # the same plan once more
     machine.run("plan", "app.py")
     assert executed(machine) == 0
 
