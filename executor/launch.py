@@ -96,6 +96,7 @@ class Launcher:
             secrets=tuple(sorted({value for secret in values for value in secret.values()})),
             startup_timeout=(function.startup_timeout_ms or function.timeout_ms) / 1000,
             cwd=parts.config.workdir or "/root",
+            entrypoint=parts.config.entrypoint,
         )
         return PoolSpec(
             key=f"{app} {node.digest}",

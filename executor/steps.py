@@ -92,7 +92,7 @@ def recipe(spec: LayerSpec, *, runtime: str, config: ImageConfig) -> Recipe:
         case RunCommands():
             return _commands(step, config)
         case RunFunction():
-            return _function(step, spec.code)
+            return _function(step, spec.code, config)
         case AddLocal():
             copy = ("/bin/sh", "-c", f"umask 022 && cp -RP {FILES}/. /")
             return Recipe(commands=(copy,), files=spec.files)
@@ -257,12 +257,12 @@ def _commands(step: RunCommands, config: ImageConfig) -> Recipe:
     )
 
 
-def _function(step: RunFunction, code: tuple[FileEntry, ...]) -> Recipe:
+def _function(step: RunFunction, code: tuple[FileEntry, ...], config: ImageConfig) -> Recipe:
     call = {"module": step.module, "qualname": step.qualname, "payload": step.payload}
     return Recipe(
         commands=(("python", BUILD_FUNCTION),),
         env=(*BASE_ENV, *UNCOMPILED),
-        cwd="/root",
+        cwd=config.workdir or "/root",
         stdin=json.dumps(call).encode(),
         code=code,
         worker=True,

@@ -236,6 +236,7 @@ class _Init:
         what = argv[0]
         try:
             what = wanted["cwd"]
+            os.makedirs(what, exist_ok=True)  # noqa: PTH103 - as a Dockerfile's WORKDIR
             os.chdir(what)
             what = argv[0]
             program = _find(argv[0], environment.get("PATH", os.defpath))

@@ -4,7 +4,6 @@ The call is JSON: `module`, `qualname`, and `payload`, a base64 pickle of (args,
 it needs Python 3.10 or later and nothing installed.
 """
 
-import os
 import sys
 
 
@@ -47,7 +46,7 @@ def main() -> int:
 
 if __name__ == "__main__":
     sys.path.append("/.slipway/fallback")
-    sys.path[0] = os.getcwd()  # noqa: PTH109 - before any import; the user's folder instead of ours
+    sys.path[0] = "/root"  # the user's folder, wherever the image's workdir is, instead of ours
     sys.path.insert(0, "/.slipway/lib")
     import slipway  # noqa: F401 - ours, even where the image has another one
 

@@ -29,6 +29,7 @@ from .wire import NO_FD, Listener, Wire
 TOKEN_VARIABLE = "SLIPWAY_WORKER_TOKEN"  # noqa: S105 - the name of a variable
 PROGRAM = f"{IN_CONTAINER}/lib/slipway/executor/worker/main.py"
 RUN = f"{IN_CONTAINER}/run"
+USER_CODE = "/root"
 TAIL_LINES = 12
 LET_GO = 1.0  # seconds between a worker's hanging up and its process's end, before it is killed
 STOP_GRACE = 5.0  # seconds that a worker has for its own clean-up when it is no longer needed
@@ -73,7 +74,8 @@ class WorkerSpec:
     secrets: tuple[str, ...] = field(default=(), repr=False)
     startup_timeout: float = 300.0
     python: str = "python"
-    cwd: str = "/root"
+    cwd: str = USER_CODE
+    entrypoint: tuple[str, ...] = ()  # started first; it must end in `exec "$@"`
 
 
 @frozen(kw_only=True)
@@ -142,7 +144,7 @@ class Worker:
         container = evolve(spec.container, name=self.name, mounts=(*spec.container.mounts, *mounts))
         self._container = await place.runtime.create(container)
         self._process = await self._container.exec(
-            (spec.python, PROGRAM, RUN, IN_CONTAINER),
+            (*spec.entrypoint, spec.python, PROGRAM, RUN, IN_CONTAINER, USER_CODE),
             env=(*spec.env, (TOKEN_VARIABLE, self._token)),
             cwd=spec.cwd,
             output=self._on_output,

@@ -1,4 +1,6 @@
-"""The worker program: what runs in a container. `python main.py [folder of engine.sock] [folder of our own code]`.
+"""The worker program: what runs in a container.
+
+`python main.py [folder of engine.sock] [folder of our own code] [folder of the user's code]`
 
 It needs Python 3.10 or later and nothing installed: our own code lies at /.slipway/lib, and what that needs (attrs,
 cloudpickle) at /.slipway/fallback, behind everything of the user's, so that the user's own versions win.
@@ -8,10 +10,10 @@ import os
 import sys
 
 
-def _prepare_path(code: str) -> None:
-    """The user's folder first, ours last; this file's own folder, which Python put first, not at all."""
+def _prepare_path(code: str, user: str) -> None:
+    """The user's folder first, wherever the process starts; ours last; this file's own, which Python put first, not."""
     lib = os.path.join(code, "lib")  # noqa: PTH118 - before any import
-    sys.path[0] = os.getcwd()  # noqa: PTH109
+    sys.path[0] = user
     sys.path.insert(0, lib)
     import slipway  # noqa: F401 - ours, even where the image has another one; its own imports need the fallback
 
@@ -22,8 +24,9 @@ def _prepare_path(code: str) -> None:
 if __name__ == "__main__":
     _folder = sys.argv[1] if len(sys.argv) > 1 else "/.slipway/run"
     _code = sys.argv[2] if len(sys.argv) > 2 else "/.slipway"
+    _user = sys.argv[3] if len(sys.argv) > 3 else "/root"
     sys.path.append(os.path.join(_code, "fallback"))  # noqa: PTH118
-    _prepare_path(_code)
+    _prepare_path(_code, _user)
     from slipway.executor.worker.serve import main
 
     main(_folder)
