@@ -51,12 +51,12 @@ def describe(error: BaseException) -> str:
 def user_part(trace: TracebackType | None) -> TracebackType | None:
     """A traceback without the worker's own frames above the user's."""
     own = __name__.rpartition(".")[0]
-    while trace is not None and trace.tb_next is not None:
+    while trace is not None:
         name = str(trace.tb_frame.f_globals.get("__name__", ""))
         if not name.startswith((own, "importlib", "asyncio.")):
             break
         trace = trace.tb_next
-    return trace
+    return trace  # None where none of it is the user's: wrong arguments, a module that isn't there
 
 
 def pack(error: BaseException, *, keep_own_frames: bool = False) -> bytes:
