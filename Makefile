@@ -31,7 +31,7 @@ check: $(VENV)/.stamp-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(PY) scripts/link_packages.py
-	$(VENV)/bin/mypy build/ns/slipway scripts examples
+	$(VENV)/bin/mypy build/ns/slipway scripts examples bench tests
 
 bench: $(VENV)/.stamp-dev
 	$(PY) -m bench

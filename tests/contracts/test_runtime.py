@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from contracts.runtime_contract import RuntimeContract, home_with
+from fakes import FakeRuntime
 
 from slipway.executor.ports import Runtime
 from slipway.executor.runtime.native import NativeRuntime
-from tests.contracts.runtime_contract import RuntimeContract, home_with
-from tests.fakes import FakeRuntime
 
 
 class TestFake(RuntimeContract):

@@ -81,7 +81,7 @@ def test_make_demo_without_root(user: Path, tmp_path: Path) -> None:
     shutil.copy(ROOT / "examples" / "search.py", machine.folder / "search.py")
     try:
         env = {**machine.env, "PYTHONHASHSEED": "7"}
-        argv = [user / ".venv/bin/slipway", "plan", "search.py", "--json"]
+        argv = [str(user / ".venv/bin/slipway"), "plan", "search.py", "--json"]
         ran = subprocess.run(argv, cwd=machine.folder, env=env, check=True, capture_output=True, text=True, timeout=120)
         subprocess.run([user / ".venv/bin/slipway", "down"], env=env, check=True, capture_output=True, timeout=60)
     finally:

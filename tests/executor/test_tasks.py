@@ -15,7 +15,7 @@ def test_all_who_ask_share_one_flight_and_the_next_is_new() -> None:
         begun: asyncio.Queue[asyncio.Future[int]] = asyncio.Queue()
 
         async def fly() -> int:
-            landing = asyncio.get_running_loop().create_future()
+            landing: asyncio.Future[int] = asyncio.get_running_loop().create_future()
             begun.put_nowait(landing)
             return await landing
 

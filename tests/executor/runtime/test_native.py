@@ -16,12 +16,12 @@ import psutil
 import pytest
 import uvloop
 from attrs import evolve
+from contracts.runtime_contract import build, finish, home_with, layer, made, opened, play, run, sh, until_ready
 
 from slipway.compiler.facts import BaseFact
 from slipway.dsl.errors import NotFoundError, RuntimeUnavailable
 from slipway.executor.ports import ContainerSpec, Exit, Limits, Mount, Runtime
 from slipway.executor.runtime.native import NativeRuntime
-from tests.contracts.runtime_contract import build, finish, home_with, layer, made, opened, play, run, sh, until_ready
 
 pytestmark = pytest.mark.slow
 
