@@ -1,6 +1,6 @@
 """A declaration: everything an app file says, as frozen data that travels as JSON.
 
-Handles (`App`, `Image`, `Function`, …) collect what the user writes; `slipway.loader` turns them into the
+Handles (`App`, `Image`, `Function`, …) collect what the user writes; `slipway.declare` turns them into the
 classes here, with absolute paths and without any Python object. The engine and the compiler see only these.
 Types are closed: None, bool, int, str, tuple and the classes of this file. Times are whole milliseconds,
 CPU is in thousandths of a core, memory in MiB, so that no float ever reaches a digest.

@@ -5,11 +5,9 @@
     │  └─ DeclarationError         the app file is wrong: `faults` holds all of it
     ├─ PlanError
     │  ├─ StalePlanError           the deployment moved on since the plan was made
-    │  ├─ PlanFormatError          damaged, foreign, or of another format
-    │  └─ ApplyError               some nodes failed; what was done, failed and skipped is in it
+    │  └─ PlanFormatError          damaged, foreign, or of another format
     ├─ NotFoundError, AlreadyExistsError
     ├─ RuntimeUnavailable          a runtime or the engine cannot be reached: names the socket and what to try
-    ├─ NoCapacity                  no worker fits: what was asked, what there is
     ├─ VersionError                the engine that runs is of other code than this program
     ├─ ExecutionError              the call could not be made, or its outcome not be understood
     ├─ SerializationError, DeserializationError
@@ -21,7 +19,7 @@
     │  └─ FunctionTimeoutError     an attempt took longer than the function's timeout
     └─ InternalError               a broken invariant: a bug in Slipway
 
-An exception of the user's function comes back as itself, not wrapped (see `slipway.worker.failure`).
+An exception of the user's function comes back as itself, not wrapped (see `slipway.executor.worker.failure`).
 """
 
 from __future__ import annotations
@@ -61,9 +59,6 @@ class StalePlanError(PlanError): ...
 class PlanFormatError(PlanError): ...
 
 
-class ApplyError(PlanError): ...
-
-
 class NotFoundError(Error): ...
 
 
@@ -71,9 +66,6 @@ class AlreadyExistsError(Error): ...
 
 
 class RuntimeUnavailable(Error): ...
-
-
-class NoCapacity(Error): ...
 
 
 class VersionError(Error): ...

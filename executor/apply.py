@@ -98,12 +98,10 @@ class Applier:
         plan: Plan,
         *,
         on_event: OnEvent = _nobody,
-        before_flip: Callable[[Graph], Awaitable[None]] | None = None,
     ) -> Applied:
         """Carry out a plan; what is in force changes in one transaction at the end, if everything is there.
 
-        `before_flip` may still refuse by raising. Nodes that fail are in the result; raises `StalePlanError` and
-        does nothing where the plan is out of date.
+        Nodes that fail are in the result; raises `StalePlanError` and does nothing where the plan is out of date.
         """
         graph = plan.graph
         self._check_runtime(graph)
@@ -116,8 +114,6 @@ class Applier:
         changed = tuple(change.address for change in changes if change.verb is not Verb.KEEP)
         if not changed and deployment is not None:
             return realised
-        if before_flip is not None:
-            await before_flip(graph)
         point("before-flip")
         new = Deployment(
             app=graph.app,

@@ -125,7 +125,7 @@ class Builder:
             return False
         return is_setting(node) or (not node.spec.forced and await self._runtime.has(node.digest))
 
-    async def output(self, nodes: Nodes, node: Node) -> str:
+    async def output(self, node: Node) -> str:
         """The digest of the content of a finished layer, or of a base."""
         if not isinstance(node.spec, LayerSpec):
             return node.digest
@@ -137,7 +137,7 @@ class Builder:
         lower = below(nodes, node)
         if lower is None:
             raise InternalError(f"{node.address} stands on no base")
-        return await self.output(nodes, lower)
+        return await self.output(lower)
 
     # --- cached, found, or built ----------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from slipway.compiler.nodes import BundleSpec
 from slipway.dsl.errors import InvalidError, NotFoundError, StalePlanError
 
 from .points import point
-from .store.blobs import FileBlobs, MemoryBlobs, digest_of_file
+from .store.blobs import FileBlobs, digest_of_file
 from .tasks import Flights
 
 LINK = "link:"
@@ -30,7 +30,7 @@ def bundle_digest(files: tuple[FileEntry, ...]) -> str:
 class Bundles:
     """Folders below `folder`, laid out like a container's root. One that is there is whole and never changes."""
 
-    def __init__(self, folder: Path, blobs: FileBlobs | MemoryBlobs) -> None:
+    def __init__(self, folder: Path, blobs: FileBlobs) -> None:
         self._folder = folder
         self._blobs = blobs
         self._flights: Flights[str, str] = Flights()
@@ -54,20 +54,6 @@ class Bundles:
         if self.has(digest):
             return str(self._place(digest))
         return await self._flights.join(digest, lambda: asyncio.to_thread(self._make, digest, files))
-
-    def iterate(self) -> tuple[str, ...]:
-        """The names of the folders that are there."""
-        if not self._folder.is_dir():
-            return ()
-        return tuple(sorted(path.name for path in self._folder.iterdir() if not path.name.startswith(".")))
-
-    def remove(self, name: str) -> None:
-        """Let go of a folder, by its name: first it is no bundle any more, then it goes. Blocks."""
-        place = self._folder / name
-        if place.is_dir() and not name.startswith("."):
-            gone = Path(tempfile.mkdtemp(prefix=MAKING, dir=self._folder))
-            place.rename(gone / "gone")
-            shutil.rmtree(gone)
 
     def remove_halves(self) -> int:
         """Remove what a crash left half made; return how many. Only while nobody else makes one."""
@@ -130,7 +116,7 @@ def folder_name(digest: str) -> str:
 class _Layout:
     """Fills one new folder."""
 
-    def __init__(self, root: Path, blobs: FileBlobs | MemoryBlobs) -> None:
+    def __init__(self, root: Path, blobs: FileBlobs) -> None:
         self._root = root
         self._blobs = blobs
         self._folders = {""}

@@ -30,7 +30,7 @@ from .launch import Launcher, LiveApp
 from .logbook import LogBook, LogLine
 from .ports import CallRow, Clock, Runtime
 from .store.blobs import FileBlobs
-from .store.gc import recover
+from .store.recovery import recover
 from .store.seal import Seal
 from .store.state import State
 from .volumes import Volumes
@@ -43,6 +43,8 @@ from .worker.wire import NO_FD
 Emit = Callable[[dict[str, Any]], None]
 Send = Callable[[Frame, int], None]
 log = logging.getLogger("slipway")
+
+CALLS_KEPT_MS = 30 * 86_400_000  # how long the record of a call stays
 
 
 class SystemClock:
@@ -151,6 +153,7 @@ class Engine:
             )
             stack.push_async_callback(engine._close)
             await recover(state, engine.blobs, engine.bundles, home.volumes)
+            await state.prune_calls(before_ms=engine.started_ms - CALLS_KEPT_MS)
             for deployment in await state.deployments():
                 if deployment.runtime in engine.runtimes:
                     engine.live[deployment.app] = await engine.launcher.deployed(deployment)

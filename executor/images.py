@@ -30,7 +30,6 @@ class ImageParts:
     """What a container of an image is made of: `layers` are digests from the bottom up, without those that only set."""
 
     base: BaseFact
-    base_digest: str
     layers: tuple[str, ...] = ()
     config: ImageConfig = ImageConfig()
 
@@ -72,15 +71,9 @@ def image_parts(nodes: Nodes, address: str) -> ImageParts:
     assert isinstance(base.spec, BaseSpec)
     return ImageParts(
         base=BaseFact(identity=base.spec.identity, says=base.spec.says, paths=base.spec.paths),
-        base_digest=base.digest,
         layers=tuple(node.digest for node in layers if not is_setting(node)),
         config=_config(layers),
     )
-
-
-def image_config(nodes: Nodes, address: str) -> ImageConfig:
-    """How processes start in containers of a layer, or of a function."""
-    return _config(list(chain(nodes, address)[1:]))
 
 
 def _config(layers: list[Node]) -> ImageConfig:

@@ -33,7 +33,6 @@ class LiveApp:
     runtime: str
     graph: Graph = field(repr=False)
     pools: dict[str, PoolSpec] = field(repr=False)
-    app_file: str = ""
 
     @property
     def is_ephemeral(self) -> bool:

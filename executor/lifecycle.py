@@ -39,7 +39,6 @@ class Event(Enum):
 
 
 OPEN = frozenset({State.QUEUED, State.ASSIGNED, State.RUNNING})
-FINAL = frozenset(State) - OPEN
 
 TABLE: dict[tuple[State, Event], State] = {
     (State.QUEUED, Event.ASSIGN): State.ASSIGNED,

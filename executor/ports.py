@@ -136,19 +136,6 @@ class Runtime(Protocol):
 # --- store --------------------------------------------------------------------------------------------
 
 
-class Blobs(Protocol):
-    """Bytes by digest, on disk: temp, fsync, link, fsync of the folder. Methods block; call them in a thread."""
-
-    def put(self, data: bytes) -> str: ...
-    def put_file(self, path: str) -> str:
-        """Copy a file in; return the digest of what was read."""
-
-    def path(self, digest: str) -> str:
-        """Where the blob lies. Raises `NotFoundError`."""
-
-    def has(self, digest: str) -> bool: ...
-
-
 @frozen(kw_only=True)
 class Built:
     """A finished layer: which step on which content below gave which content."""

@@ -58,7 +58,6 @@ class Solver:
         self._names = tuple(self._tasks)
         self._running = 0
         self._open = len(self._tasks)
-        self._stopped = False
         self.skipped: dict[str, str] = {}  # name: the failed node that it needed, "" where all was stopped
         self._refuse_cycles()
 
@@ -92,7 +91,6 @@ class Solver:
 
     def stop(self) -> None:
         """Start nothing more. What runs may still end either way."""
-        self._stopped = True
         self._ready.clear()
         for name, status in self._status.items():
             if status in (Status.WAITING, Status.READY):

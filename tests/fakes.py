@@ -305,6 +305,11 @@ class FakeRuntime:
             yield layer
 
 
+def digest_of_bytes(data: bytes) -> str:
+    """The digest of these bytes, as blobs and file entries have it."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
 def _read_tree(tree: Path) -> Files:
     return {f"/{path.relative_to(tree)}": path.read_bytes() for path in tree.rglob("*") if path.is_file()}
 

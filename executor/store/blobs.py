@@ -6,9 +6,7 @@ import errno
 import hashlib
 import os
 import re
-import shutil
 import tempfile
-import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,15 +19,6 @@ CHUNK = 1 << 20
 MANY = 16
 MODE = 0o644  # bundles are made of hard links to blobs, and this is the mode of most source files
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-
-
-def digest_of_bytes(data: bytes) -> str:
-    """The digest of these bytes, as blobs and file entries have it.
-
-    >>> digest_of_bytes(b"")[:23]
-    'sha256:e3b0c44298fc1c14'
-    """
-    return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 def digest_of_file(path: str | Path) -> str:
@@ -47,19 +36,6 @@ class FileBlobs:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "sha256"
-
-    def put(self, data: bytes) -> str:
-        """Keep these bytes; return their digest."""
-        digest = digest_of_bytes(data)
-        if not self.has(digest):
-            with self._temporary() as (file, name):
-                file.write(data)
-                self._keep(file, name, digest)
-        return digest
-
-    def put_file(self, path: str) -> str:
-        """Copy a file in; return the digest of what was read. Raises `OSError` where it can't be read."""
-        return self.put_files([path])[0]
 
     def put_files(self, paths: Iterable[str]) -> tuple[str, ...]:
         """Copy files in; return the digest of what was read of each. One after the other would sync as often."""
@@ -106,13 +82,6 @@ class FileBlobs:
                     for entry in os.scandir(folder.path):
                         yield f"sha256:{folder.name}{entry.name}"
 
-    def check(self, digest: str) -> bool:
-        """Whether what lies under the digest still has it."""
-        try:
-            return digest_of_file(self._place(digest)) == digest
-        except FileNotFoundError:
-            return False
-
     def remove_halves(self) -> int:
         """Remove what a crash left half written; return how many. Only while nobody else writes."""
         count = 0
@@ -142,25 +111,16 @@ class FileBlobs:
         finally:
             os.close(fd)
 
-    def _temporary(self) -> _Temporary:
-        return _Temporary(self._folder / "making")
-
     def _copy(self, path: str) -> tuple[str, str]:
         hasher = hashlib.sha256()
         with (
-            _Temporary(self._folder / "making", keep=True) as (file, name),
+            _Temporary(self._folder / "making") as (file, name),
             Path(path).open("rb", buffering=0) as source,
         ):
             while chunk := source.read(CHUNK):
                 hasher.update(chunk)
                 file.write(chunk)
         return "sha256:" + hasher.hexdigest(), name
-
-    def _keep(self, file: BinaryIO, name: str, digest: str) -> None:
-        file.flush()
-        os.fsync(file.fileno())
-        self._link(name, digest)
-        _sync(self._place(digest).parent)
 
     def _link(self, name: str, digest: str) -> None:
         place = self._place(digest)
@@ -170,11 +130,10 @@ class FileBlobs:
 
 
 class _Temporary:
-    """An open file with the mode of a blob; removed at the end of the block, with `keep` only after an error."""
+    """An open file with the mode of a blob; removed at the end of the block after an error."""
 
-    def __init__(self, folder: Path, *, keep: bool = False) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._keep = keep
 
     def __enter__(self) -> tuple[BinaryIO, str]:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -190,7 +149,7 @@ class _Temporary:
             if error is None or close_error.errno != errno.ENOSPC:
                 raise
         finally:
-            if not self._keep or error is not None:
+            if error is not None:
                 Path(self._name).unlink(missing_ok=True)
 
 
@@ -201,45 +160,3 @@ def _sync(path: str | Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-class MemoryBlobs:
-    """The same in memory, for tests; `path` writes the blob out to a folder of its own."""
-
-    def __init__(self) -> None:
-        self._blobs: dict[str, bytes] = {}
-        self._folder: Path | None = None
-
-    def put(self, data: bytes) -> str:
-        digest = digest_of_bytes(data)
-        self._blobs.setdefault(digest, data)
-        return digest
-
-    def put_file(self, path: str) -> str:
-        return self.put(Path(path).read_bytes())
-
-    def put_files(self, paths: Iterable[str]) -> tuple[str, ...]:
-        return tuple(map(self.put_file, paths))
-
-    def path(self, digest: str) -> str:
-        if not self.has(digest):
-            raise NotFoundError(f"the blob {digest[:19]}… is not in this home")
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="blobs-"))
-            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        place = self._folder / digest[7:]
-        if not place.exists():
-            place.write_bytes(self._blobs[digest])
-            place.chmod(MODE)
-        return str(place)
-
-    def has(self, digest: str) -> bool:
-        if not _DIGEST.fullmatch(digest):
-            raise InvalidError(f"this is not a digest: {digest[:80]!r}")
-        return digest in self._blobs
-
-    def remove(self, digest: str) -> None:
-        self._blobs.pop(digest, None)
-
-    def iterate(self) -> Iterator[str]:
-        yield from tuple(self._blobs)

@@ -161,16 +161,6 @@ class State:
     async def all_built(self, runtime: str) -> tuple[Built, ...]:
         return await self._some_built("runtime = ?", (runtime,))
 
-    async def last_built_ms(self, steps: Iterable[str], runtime: str) -> dict[str, int]:
-        """How long each step took the last time that it ran, where it ever did."""
-        wanted = frozenset(steps)
-
-        def act(connection: sqlite3.Connection) -> dict[str, int]:
-            rows = connection.execute("SELECT step, ms FROM layers WHERE runtime = ? ORDER BY number", (runtime,))
-            return {step: ms for step, ms in rows if step in wanted}
-
-        return await self._database.read(act)
-
     async def forget_layer(self, layer: str, runtime: str) -> None:
         await self._database.write(
             lambda connection: connection.execute(
@@ -336,12 +326,6 @@ class State:
                 hint="Make the plan again where the values are: slipway plan",
             )
         return row[0]
-
-    async def forget_secrets(self, app: str) -> int:
-        """Let go of every version of an app's secrets; return how many."""
-        return await self._database.write(
-            lambda connection: connection.execute("DELETE FROM secrets WHERE app = ?", (app,)).rowcount
-        )
 
     # --- digests of files -----------------------------------------------------------------------------
 

@@ -185,18 +185,6 @@ def test_a_file_that_changed_after_the_plan_fails_its_bundle(tmp_path: Path, cod
     on(tmp_path / "home", {}, act)
 
 
-def test_what_may_still_refuse_before_the_flip(tmp_path: Path) -> None:
-    async def unhealthy(_graph: Graph) -> None:
-        raise InvalidError("the new workers don't start")
-
-    async def act(assembly: Assembly, runtime: FakeRuntime) -> None:
-        with pytest.raises(InvalidError, match="don't start"):
-            await assembly.apply(app((run_step("one"),)), before_flip=unhealthy)
-        assert await assembly.state.deployment("app") is None
-
-    on(tmp_path / "home", {}, act)
-
-
 def test_realise_changes_nothing_that_is_in_force(tmp_path: Path) -> None:
     async def act(assembly: Assembly, runtime: FakeRuntime) -> None:
         applied = await assembly.applier.realise(await assembly.graph(app((run_step("one"),))))

@@ -96,7 +96,7 @@ def test_each_step_runs_once_in_a_container_of_what_is_below(tmp_path: Path) -> 
 
 
 def test_another_home_finds_the_same_outputs(tmp_path: Path) -> None:
-    outcomes = {UV: Outcome(writes=(("/venv/six.py", b"six"),))}
+    outcomes: dict[tuple[str, ...], Outcome] = {UV: Outcome(writes=(("/venv/six.py", b"six"),))}
     found: list[list[Finished]] = []
 
     async def act(assembly: Assembly, runtime: FakeRuntime) -> None:
@@ -403,7 +403,7 @@ def test_cancelling_a_build_kills_its_container(tmp_path: Path) -> None:
     def forever(*_: Any) -> None:
         return None
 
-    fakes.PROGRAMS["sleep-forever"] = forever  # type: ignore[assignment]
+    fakes.PROGRAMS["sleep-forever"] = forever
     try:
         on(tmp_path, {}, act, runtime=Endless())
     finally:

@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from fakes import BASE, FakeRuntime
+from fakes import BASE, FakeRuntime, digest_of_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slipway.compiler.facts import (
+    BaseFact,
     BaseNeed,
     FileEntry,
     Missing,
@@ -32,7 +33,6 @@ from slipway.dsl.errors import RuntimeUnavailable
 from slipway.executor import trees
 from slipway.executor.facts import gather
 from slipway.executor.ports import Ability
-from slipway.executor.store.blobs import digest_of_bytes
 from slipway.executor.store.seal import Seal
 from slipway.executor.store.state import State
 from slipway.executor.trees import read_text, read_tree
@@ -300,7 +300,7 @@ def test_every_need_is_met_in_order(tmp_path: Path) -> None:
 
 def test_a_runtime_out_of_reach_is_raised_as_itself(tmp_path: Path) -> None:
     class Unreachable(FakeRuntime):
-        async def resolve(self, kind: str, ref: str) -> None:  # type: ignore[override]
+        async def resolve(self, kind: str, ref: str) -> BaseFact:
             raise RuntimeUnavailable("no docker at /run/docker.sock")
 
     async def act(state: State, seal: Seal) -> None:
@@ -320,7 +320,12 @@ def test_ten_thousand_unchanged_files_are_not_read(tmp_path: Path, monkeypatch: 
             (tmp_path / "tree" / f"f{folder}" / f"{number}.py").write_bytes(b"%d" % number)
     need = TreeNeed(source=source(tmp_path / "tree"))
     read: list[object] = []
-    monkeypatch.setattr(trees, "digest_of_file", lambda path: read.append(path) or "sha256:" + "0" * 64)
+
+    def digest_of_file(path: object) -> str:
+        read.append(path)
+        return "sha256:" + "0" * 64
+
+    monkeypatch.setattr(trees, "digest_of_file", digest_of_file)
 
     async def act(state: State, seal: Seal) -> None:
         for count in (10_000, 10_000):

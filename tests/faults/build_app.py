@@ -19,7 +19,7 @@ from slipway.executor.images import image_parts, nodes_of
 from slipway.executor.indexes import Indexes
 from slipway.executor.ports import ContainerSpec
 from slipway.executor.runtime.native import NativeRuntime
-from slipway.executor.store.gc import recover
+from slipway.executor.store.recovery import recover
 
 LAYERS = 5
 
