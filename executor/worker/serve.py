@@ -2,12 +2,11 @@
 
 Inputs of a synchronous function run on the main thread, one after the other; those of an asynchronous one are tasks
 of one loop. Orders about inputs (give up, give back) come over a second connection, which a thread of its own reads
-(or the loop), so that the main thread spends nothing on them between two inputs.
+(or the loop of `serve_async`), so that the main thread spends nothing on them between two inputs.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import fcntl
 import importlib
@@ -18,7 +17,6 @@ import pickle
 import resource
 import signal
 import threading
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -58,8 +56,13 @@ def main(folder: str) -> None:
         link.send(pack(Frame(Kind.FAILED, payload=failure.pack(error))))
         return
     control = _connect(socket_path, "control", token)
-    kind = _AsyncServer if start["function"]["is_async"] else _SyncServer
-    server = kind(link, control, function, printed, start)
+    server: Server
+    if start["function"]["is_async"]:
+        from .serve_async import AsyncServer  # asyncio takes a quarter of a worker's start; most need none
+
+        server = AsyncServer(link, control, function, printed, start)
+    else:
+        server = _SyncServer(link, control, function, printed, start)
     printed.end_call()
     link.send(pack(Frame(Kind.READY, payload=json.dumps({"pid": os.getpid()}).encode())))
     try:
@@ -128,7 +131,7 @@ class _LazySession:
 # --- serving ------------------------------------------------------------------------------------------
 
 
-class _Server:
+class Server:
     """What both kinds of function share: reading inputs, answering them, giving inputs back."""
 
     def __init__(
@@ -216,7 +219,7 @@ class _Server:
         self.control.send(pack(Frame(Kind.RECALL, frame.id, b"", frame.channel, 0, int(free))))
 
 
-class _SyncServer(_Server):
+class _SyncServer(Server):
     """One input after the other on the main thread."""
 
     current: int | None = None  # the call under way; set while a cancellation may interrupt it
@@ -292,97 +295,3 @@ class _SyncServer(_Server):
                         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
         except StreamClosed:
             return
-
-
-class _AsyncServer(_Server):
-    """Inputs as tasks of one loop, as many at once as the declaration allows."""
-
-    def serve(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(self.loop)
-        self.waiting: deque[tuple[Frame, int]] = deque()
-        self.tasks: dict[int, asyncio.Task[None]] = {}
-        self.cancelled: set[int] = set()
-        self.loop.add_reader(self.link.sock, self._take)
-        self.loop.add_reader(self.control.sock, self._obey)
-        try:
-            self.loop.run_forever()
-        finally:
-            _finish(self.loop)
-
-    def _take(self) -> None:
-        try:
-            self.waiting.extend(self.link.receive())
-        except (BlockingIOError, InterruptedError):
-            return
-        except StreamClosed:
-            self.loop.stop()
-            return
-        self._start()
-
-    def _start(self) -> None:
-        while self.waiting and len(self.tasks) < self.concurrency:
-            frame, fd = self.waiting.popleft()
-            if frame.kind != Kind.CALL or not self.claim(frame):
-                if fd != NO_FD:
-                    os.close(fd)
-                continue
-            task = self.loop.create_task(self._run(frame, fd))
-            self.tasks[frame.id] = task
-
-    async def _run(self, frame: Frame, fd: int) -> None:
-        call = frame.id
-        context.input_id.set(f"in-{call:x}")
-        context.function_call_id.set(f"fc-{call:x}")
-        output.running.set(call)
-        try:
-            await self._call(call, frame, fd)
-        except StreamClosed:
-            self.loop.stop()
-        finally:
-            self.cancelled.discard(call)
-            del self.tasks[call]
-            self._start()
-
-    async def _call(self, call: int, frame: Frame, fd: int) -> None:
-        try:
-            args, kwargs = self.arguments(frame, fd)
-            result = self.function(*args, **kwargs)
-            if not inspect.isawaitable(result):
-                raise InvalidError(f"{self.name} is declared asynchronous but returned a {type(result).__name__}")
-            self.result(call, self.check(await result))
-        except StreamClosed:
-            raise
-        except BaseException as error:  # noqa: BLE001 - the user's function may raise anything
-            if os.getpid() != self.pid:
-                self.leave_fork(error)
-            if isinstance(error, asyncio.CancelledError) and call in self.cancelled:
-                self.answer(call, Outcome.CANCELLED, b"cancelled while it ran")
-            else:
-                self.raised(call, error)
-
-    def _obey(self) -> None:
-        try:
-            frames = self.control.receive()
-        except (BlockingIOError, InterruptedError):
-            return
-        except StreamClosed:
-            self.loop.remove_reader(self.control.sock)
-            return
-        for frame, _ in frames:
-            if frame.kind == Kind.RECALL:
-                self.give_back(frame)
-            elif frame.kind == Kind.CANCEL and frame.id in self.tasks:
-                self.cancelled.add(frame.id)
-                self.tasks[frame.id].cancel()
-
-
-def _finish(loop: asyncio.AbstractEventLoop) -> None:
-    """Let what the user's code left on the loop end in order."""
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()
