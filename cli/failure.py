@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import sysconfig
 import time
 import traceback
 from collections.abc import Sequence
@@ -64,15 +65,31 @@ def _lines(error: BaseException) -> list[Line]:
     if isinstance(error, DeclarationError):
         return fault_lines(error.faults)
     if isinstance(error, Error) and not isinstance(error, InternalError):
-        return build_failure(error.message, error.hint, error.log if isinstance(error, ImageBuildError) else "")
+        log = error.log if isinstance(error, ImageBuildError) else ""
+        return build_failure(error.message, error.hint, log, _called_from(error))
     return _bug(error)
 
 
-def build_failure(message: str, hint: str, log: str) -> list[Line]:
-    """An error of ours: what is wrong, the end of a build step's log where there is one, what to do."""
+def build_failure(message: str, hint: str, log: str, place: str = "") -> list[Line]:
+    """An error of ours: what is wrong, where, the end of a build step's log where there is one, what to do."""
     lines = _message("error: ", shorten_paths(message))
+    lines += [((f"  {place}", "dim"),)] if place else []
     lines += [(("  | ", "dim"), line) for line in log.splitlines()[-LOG_LINES:]]
     return lines + [(line,) for line in shorten_paths(hint).splitlines()]
+
+
+def _called_from(error: Error) -> str:
+    """The line of the user's that was being carried out, where there was one and the message doesn't name it."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
+    if not frames or f"{frames[-1].filename}:{frames[-1].lineno}" in error.message:
+        return ""
+    last = frames[-1]
+    return f"{nearby(last.filename)}:{last.lineno} in {last.name}: {last.line}"
+
+
+def _is_users(filename: str) -> bool:
+    libraries = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+    return not _is_ours(filename) and not filename.startswith(libraries)
 
 
 def _message(label: str, text: str) -> list[Line]:
@@ -112,13 +129,27 @@ def user_traceback(error: BaseException) -> list[Line]:
     """The traceback of a user's exception, and of what caused it, without our own frames."""
     told = traceback.TracebackException.from_exception(error)
     _only_users(told, set())
-    remote = getattr(error.__cause__, "text", None)
+    remote = from_worker(error)
     if remote is None:
         return [(line,) for line in "".join(told.format()).rstrip().splitlines()]
-    lines = ["In the worker:", *str(remote).strip().splitlines()]
+    lines = ["In the worker:", *remote.strip().splitlines()]
     if told.stack:
         lines += ["", "Called from here:", *"".join(told.stack.format()).rstrip().splitlines()]
     return [(line,) for line in lines]
+
+
+def from_worker(error: BaseException) -> str | None:
+    """What the worker said of an exception that came from one as it is; None for one that was raised here."""
+    from slipway.executor.worker.failure import RemoteTraceback
+
+    seen: set[int] = set()
+    below = error.__cause__ or error.__context__
+    while below is not None and id(below) not in seen and below.__traceback__ is None:
+        if isinstance(below, RemoteTraceback):
+            return below.text
+        seen.add(id(below))
+        below = below.__cause__ or below.__context__
+    return None
 
 
 def _only_users(told: traceback.TracebackException, seen: set[int]) -> None:

@@ -12,7 +12,7 @@ import click
 
 from slipway.dsl.errors import Error, InvalidError
 
-from .failure import UserFailure
+from .failure import UserFailure, from_worker
 from .result import show_result
 from .screen import Screen
 from .signature import command_for
@@ -99,6 +99,10 @@ def called(start: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
     except Error:
         raise
     except Exception as error:  # the user's own: any class, told with their frames alone
+        raise UserFailure from error
+    except (SystemExit, KeyboardInterrupt) as error:
+        if from_worker(error) is None:
+            raise  # the entrypoint's own way to end, or Ctrl-C
         raise UserFailure from error
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from slipway.cli.failure import UserFailure, report
 from slipway.dsl.declaration import Fault, Origin
-from slipway.dsl.errors import DeclarationError, ImageBuildError, InternalError, NotFoundError
+from slipway.dsl.errors import DeclarationError, ImageBuildError, InternalError, NotFoundError, SerializationError
+from slipway.executor.worker.failure import pack, unpack
 
 
 def told(error: BaseException, capsys: pytest.CaptureFixture[str], code: int = 1) -> str:
@@ -81,3 +83,39 @@ def test_a_bug_in_a_home_that_cannot_be_written_to(
 
 def test_an_interrupt(capsys: pytest.CaptureFixture[str]) -> None:
     assert told(KeyboardInterrupt(), capsys, code=130) == "interrupted\n"
+
+
+def test_what_a_worker_raised_is_told_once_with_its_causes(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        raise unpack(pack(_with_a_cause()))
+    except KeyError as error:
+        failure = UserFailure()
+        failure.__cause__ = error
+    err = told(failure, capsys)
+    assert err.startswith("In the worker:\n") and err.count("ZeroDivisionError") == 1 == err.count("KeyError: 'outer'")
+    assert "RemoteTraceback" not in err and "Called from here:" in err
+
+
+def _with_a_cause() -> BaseException:
+    try:
+        try:
+            1 / 0  # noqa: B018
+        except ZeroDivisionError as error:
+            raise KeyError("outer") from error
+    except KeyError as error:
+        return error
+
+
+def test_an_error_of_ours_names_the_users_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs.py"
+    theirs.write_text("def go(error):\n    raise error\n")
+    names: dict[str, Any] = {}
+    exec(compile(theirs.read_text(), theirs, "exec"), names)
+    with pytest.raises(SerializationError) as raised:
+        names["go"](SerializationError("it can't be pickled", hint="Pass plain data."))
+    assert told(raised.value, capsys) == (
+        f"error: it can't be pickled\n  {theirs}:2 in go: raise error\nPass plain data.\n"
+    )
+    with pytest.raises(SerializationError) as raised:
+        names["go"](SerializationError(f"{theirs}:2: it can't be pickled"))
+    assert told(raised.value, capsys) == f"error: {theirs}:2: it can't be pickled\n"
