@@ -1,4 +1,4 @@
-"""What works on this machine, what doesn't and what to do: the checks behind `slipway doctor`. Blocks; opens nothing
+"""What works on this machine, what doesn't and what to do: the checks behind `slipway doctor`. Blocks; starts nothing
 of the engine's, so it may run beside one."""
 
 from __future__ import annotations
@@ -47,18 +47,17 @@ class Check:
     hint: str = ""
 
 
-def probe(home: Path) -> tuple[Check, ...]:
-    """Look at everything, in the order in which a user needs it."""
-    return (
-        check_kernel(platform.release()),
-        *check_containers(home),
-        check_cgroups(home),
-        check_pythons(),
-        check_uv(),
-        check_disk(home),
-        check_docker(),
-        check_gpus(gpus.find()),
-    )
+def probe(home: Path) -> Iterator[Check]:
+    """Look at everything, in the order in which a user needs it; each check is made when it is asked for."""
+    there = next(folder for folder in (home, *home.parents) if folder.exists())  # a home is not made by looking
+    yield check_kernel(platform.release())
+    yield from check_containers(there)
+    yield check_cgroups(home)
+    yield check_pythons()
+    yield check_uv()
+    yield check_disk(there)
+    yield check_docker()
+    yield check_gpus(gpus.find())
 
 
 def check_kernel(release: str) -> Check:
@@ -77,12 +76,11 @@ def check_kernel(release: str) -> Check:
     )
 
 
-def check_containers(home: Path) -> Iterator[Check]:
-    """Make one container in a scratch folder beside the home's own, on the same file system."""
+def check_containers(there: Path) -> Iterator[Check]:
+    """Make one container in a scratch folder, on the file system that images will lie on."""
     names = ("namespaces", "overlay")
     try:
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(prefix="doctor-", dir=home) as folder:
+        with tempfile.TemporaryDirectory(prefix=".doctor-", dir=there) as folder:
             yield from asyncio.run(_try_container(Path(folder) / "home"))
     except (OSError, Error) as error:
         hint = getattr(error, "hint", "") or "Set SLIPWAY_HOME to a folder that you may write."
@@ -110,6 +108,7 @@ async def _try_container(home: Path) -> tuple[Check, ...]:
         how = await (await container.exec(("/bin/true",), cwd="/")).wait()
         await container.kill()
         ran = how.code == 0
+        no_apt = dict((await runtime.ability()).refusals).get("apt_install")
         return (
             Check(name="namespaces", verdict=Verdict.OK, found=f"mount, PID, IPC, UTS and network, {who}"),
             Check(
@@ -117,6 +116,13 @@ async def _try_container(home: Path) -> tuple[Check, ...]:
                 verdict=Verdict.OK if ran else Verdict.FAIL,
                 found=f"a container was made in {home.parent.parent}"
                 + ("" if ran else f", but /bin/true ended: {how}"),
+                hint="" if ran else _overlay_hint(home),
+            ),
+            Check(
+                name="apt_install",
+                verdict=Verdict.WARN if no_apt else Verdict.OK,
+                found="not on this machine" if no_apt else "as root, it can",
+                hint=no_apt or "",
             ),
         )
     finally:
@@ -163,9 +169,9 @@ def check_uv() -> Check:
     return Check(name="uv", verdict=Verdict.OK, found=done.stdout.strip())
 
 
-def check_disk(home: Path) -> Check:
-    free = shutil.disk_usage(home).free
-    found = f"{free / (1 << 30):.1f} GiB free below {home}"
+def check_disk(there: Path) -> Check:
+    free = shutil.disk_usage(there).free
+    found = f"{free / (1 << 30):.1f} GiB free below {there}"
     if free >= LITTLE_SPACE:
         return Check(name="disk", verdict=Verdict.OK, found=found)
     return Check(name="disk", verdict=Verdict.WARN, found=found, hint="Image layers need room: free some.")

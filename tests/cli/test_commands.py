@@ -82,6 +82,6 @@ def test_call_takes_json(slipway: Slipway, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_doctor_looks_at_this_machine(slipway: Slipway) -> None:
-    findings = {finding["what"]: finding for finding in json.loads(slipway("doctor", "--json").out)}
-    assert findings["uv"]["state"] == "good"
-    assert {"system", "python", "home", "docker", "gpu", "engine"} <= set(findings)
+    checks = {check["name"]: check for check in json.loads(slipway("doctor", "--json").out)}
+    assert checks["uv"]["verdict"] == "ok"
+    assert {"kernel", "namespaces", "python", "docker", "gpus", "engine"} <= set(checks)

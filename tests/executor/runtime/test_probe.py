@@ -14,18 +14,18 @@ from slipway.executor.runtime.probe import Verdict
 
 @pytest.mark.slow
 def test_every_part_of_this_machine_is_looked_at(tmp_path: Path) -> None:
-    checks = probe.probe(tmp_path / "home")
-    names = ["kernel", "namespaces", "overlay", "limits", "python", "uv", "disk", "docker", "gpus"]
+    checks = list(probe.probe(tmp_path / "home"))
+    names = ["kernel", "namespaces", "overlay", "apt_install", "limits", "python", "uv", "disk", "docker", "gpus"]
     assert [check.name for check in checks] == names
     for check in checks:
         assert check.found
         assert check.hint or check.verdict is Verdict.OK
-    assert list((tmp_path / "home").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_home_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    checks = list(probe.check_containers(tmp_path / "file" / "home"))
+    checks = list(probe.check_containers(tmp_path / "file"))
     assert [(check.name, check.verdict) for check in checks] == [
         ("namespaces", Verdict.FAIL),
         ("overlay", Verdict.FAIL),
