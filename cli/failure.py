@@ -19,6 +19,7 @@ from slipway.dsl.errors import DeclarationError, Error, ImageBuildError, Interna
 from .output import Line, nearby, show
 
 MOST_FAULTS = 8
+MOST_NOTES = 24  # a line or two each, and every parameter that does nothing is to be named
 LOG_LINES = 20
 FRAME_LINES = 24
 
@@ -106,8 +107,9 @@ def fault_lines(faults: Sequence[Fault]) -> list[Line]:
     """Faults of a declaration, worst first, each with its place and its way out."""
     order = {"error": 0, "warning": 1, "note": 2}
     lines: list[Line] = []
-    errors = sorted(faults, key=lambda fault: order.get(fault.severity, 3))
-    for fault in errors[:MOST_FAULTS]:
+    told = sorted(faults, key=lambda fault: order.get(fault.severity, 3))
+    most = MOST_NOTES if all(fault.severity == "note" for fault in told) else MOST_FAULTS
+    for fault in told[:most]:
         where = f"{nearby(fault.origin.file)}:{fault.origin.line}" if fault.origin.line else nearby(fault.origin.file)
         address = f"{fault.address}: " if fault.address else ""
         style = fault.severity if fault.severity in order else "error"
@@ -117,8 +119,8 @@ def fault_lines(faults: Sequence[Fault]) -> list[Line]:
         lines += [(f"  {shorten_paths(line)}",) for line in rest]
         lines += [((f"  {shorten_paths(line)}", "dim"),) for line in fault.found.splitlines()[-FRAME_LINES:]]
         lines += [(f"  {shorten_paths(line)}",) for line in fault.hint.splitlines()]
-    if len(errors) > MOST_FAULTS:
-        lines.append((f"and {len(errors) - MOST_FAULTS} more",))
+    if len(told) > most:
+        lines.append((f"and {len(told) - most} more",))
     return lines
 
 
@@ -187,8 +189,9 @@ def _bug(error: BaseException) -> list[Line]:
 
 def _keep(error: BaseException) -> Path | None:
     from slipway.engine_client import home_path
+    from slipway.executor.home import Home
 
-    path = home_path() / "logs" / "bugs.log"
+    path = Home(home_path()).logs / "bugs.log"
     stamp = time.strftime("%Y-%m-%d %H:%M:%S")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -63,10 +63,10 @@ class Commands(click.Group):
 
 def _version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        from importlib.metadata import version
+        from slipway.dsl.version import VERSION
 
         python = ".".join(map(str, sys.version_info[:3]))
-        click.echo(f"slipway {version('slipway')}, Python {python}")
+        click.echo(f"slipway {VERSION}, Python {python}")
         ctx.exit()
 
 

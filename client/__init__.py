@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from slipway.dsl.version import VERSION
+
 if TYPE_CHECKING:
     from slipway.dsl import errors as exception
     from slipway.dsl.app import App as App
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     from slipway.dsl.web import web_server as web_server
     from slipway.dsl.web import wsgi_app as wsgi_app
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "App",

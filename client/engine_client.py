@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from slipway.connection import Connection
 from slipway.dsl.errors import Error, RuntimeUnavailable, VersionError
+from slipway.executor.home import Home
+
+from .connection import Connection
 
 
 def home_path() -> Path:
@@ -41,7 +43,7 @@ def connect(home: Path | None = None, *, start: bool = True) -> Connection:
 
 def _try(home: Path) -> Connection | None:
     try:
-        return Connection.connect(home / "engine.sock")
+        return Connection.connect(Home(home).socket)
     except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError, RuntimeUnavailable):
         return None
 
@@ -75,7 +77,7 @@ def stop(connection: Connection, *, drain: bool = True) -> None:
 def _only_one_starts(home: Path) -> Iterator[None]:
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fd = os.open(home / "start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(Home(home).start_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise RuntimeUnavailable(
             f"the home {home} cannot be made or written to: {error.strerror}",
@@ -102,10 +104,11 @@ def _start(home: Path) -> Connection:
 
 def _spawn(home: Path) -> None:
     """Start the engine as a process of its own and wait until it says that it is ready, or ends."""
-    (home / "logs").mkdir(exist_ok=True)
+    log_path = Home(home).engine_log
+    log_path.parent.mkdir(exist_ok=True)
     ready, write_end = os.pipe()
     try:
-        with (home / "logs" / "engine.log").open("ab") as log:
+        with log_path.open("ab") as log:
             subprocess.Popen(
                 [sys.executable, "-m", "slipway.cli.daemon", "--home", str(home), "--ready-fd", str(write_end)],
                 stdin=subprocess.DEVNULL,
@@ -127,7 +130,7 @@ def _spawn(home: Path) -> None:
 
 
 def _log_tail(home: Path) -> str:
-    path = home / "logs" / "engine.log"
+    path = Home(home).engine_log
     try:
         lines = path.read_text(errors="replace").splitlines()[-12:]
     except OSError as error:

@@ -11,11 +11,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from slipway.compiler.encode import to_wire
-from slipway.connection import Connection
-from slipway.declare import declare
 from slipway.dsl.errors import InvalidError
 from slipway.dsl.session import Running, Session
-from slipway.engine_client import connect
+
+from .connection import Connection
+from .declare import declare
+from .engine_client import connect
 
 if TYPE_CHECKING:
     from slipway.dsl.app import App
@@ -120,7 +121,7 @@ class ProgramRunner:
 
 
 def _session(link: Connection) -> Session:
-    from slipway.session import EngineSession  # a plan needs none, and it takes a while to import
+    from .session import EngineSession  # a plan needs none, and it takes a while to import
 
     return EngineSession(link)
 

@@ -1,3 +1,3 @@
-"""The version of Slipway that this is; the same text stands in pyproject.toml."""
+"""The version of Slipway that this is; nowhere else is it written."""
 
 VERSION = "0.1.0"

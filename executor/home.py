@@ -1,4 +1,7 @@
-"""The home: one folder that holds everything an engine owns, and the lock that makes it one engine's."""
+"""The home: one folder that holds everything an engine owns, and the lock that makes it one engine's.
+
+Programs know it too, to find the engine; so what takes a while to import (psutil) is imported where it is used.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ import json
 import os
 from pathlib import Path
 
-import psutil
 from attrs import field, frozen
 
 from slipway.dsl.errors import RuntimeUnavailable
@@ -98,6 +100,8 @@ class EngineLock:
         except BlockingIOError:
             os.close(fd)
             return False
+        import psutil
+
         os.ftruncate(fd, 0)
         holder = {"pid": os.getpid(), "started": psutil.Process().create_time(), "boot": boot_id()}
         os.pwrite(fd, json.dumps(holder).encode(), 0)
@@ -113,6 +117,8 @@ class EngineLock:
 
 def holder(path: Path) -> int | None:
     """The pid of the engine that holds the lock at `path`, or None where nobody does (a dead holder's note is void)."""
+    import psutil
+
     try:
         note = json.loads(path.read_text())
         process = psutil.Process(note["pid"])
