@@ -118,6 +118,7 @@ def outcome(reply: dict[str, Any]) -> list[Line]:
     lines: list[Line] = [
         (("Failed: ", "error"), _names(failed), *([f"; skipped: {_names(skipped)}"] if skipped else []))
     ]
+    steps = steps[0].upper() + steps[1:]
     return [*lines, (f"{steps}; what is in force stays as it was. What was built is kept for the next apply.",)]
 
 

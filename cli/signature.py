@@ -105,6 +105,8 @@ def _option(parameter: inspect.Parameter, annotation: Any, function: str) -> cli
         )
     dashed = parameter.name.replace("_", "-").strip("-")
     kind = _unwrapped(annotation)
+    if kind is inspect.Parameter.empty and type(parameter.default) in TYPES.keys() | {bool}:
+        kind = type(parameter.default)
     # Newer versions of click take default=None for a default; so where there is none, nothing is said.
     given: dict[str, Any] = {"required": True}
     if parameter.default is not inspect.Parameter.empty:

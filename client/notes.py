@@ -71,7 +71,8 @@ def _note(name: str, functions: list[FunctionDecl]) -> Fault:
         summary = f"{said} is not in effect yet: {NOT_YET[name]}"
     else:
         summary = f"{said} has no effect here: {NO_EFFECT[name]}"
-    names = [function.name for function in functions]
+    names = list(dict.fromkeys(function.name for function in functions))  # an alias may be used beside its name
     origin = functions[0].origin if functions else Origin()
-    found = f"on {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    found = f"on {', '.join(names[:3])}{more}" if len(names) > 1 else ""
     return Fault(severity="note", address=f"function {names[0]}", summary=summary, found=found, origin=origin)

@@ -18,7 +18,7 @@ NO_SUCH_PACKAGE = (
     re.compile(r"Because there (?:is|are) no versions? of (\S+?)(?:\s|,|$)"),
     re.compile(r"Because only (\S+) (?:is|are) available"),
     re.compile(r"No matching distribution found for (\S+)"),
-    re.compile(r"E: Unable to locate package (\S+)"),
+    re.compile(r"E: Unable to locate package (\S+)"),  # the last one: apt's
 )
 NO_NETWORK = re.compile(
     r"Failed to fetch|dns error|Temporary failure in name resolution|Temporary failure resolving|Could not resolve"
@@ -95,8 +95,9 @@ def explain(log: str) -> tuple[str, str]:
             name = re.split(r"[<>=!~;\[(]", found[1].strip("`'\".,"))[0]
             if NO_NETWORK.search(log):
                 return f"package {name} could not be looked up: no network", "Check the network, or the proxy settings."
+            tool = "apt" if pattern is NO_SUCH_PACKAGE[-1] else "pip"
             return f"there is no package {name}" + _version_of(log, name), (
-                "Check the spelling and the version; packages come from where pip on this host gets them."
+                f"Check the spelling and the version; packages come from where {tool} on this host gets them."
             )
     if NO_NETWORK.search(log):
         return "a download failed", "Check the network, or the proxy settings."

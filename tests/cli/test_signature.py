@@ -44,6 +44,14 @@ def test_defaults_and_dashes() -> None:
     assert called(f, "--long-name", "5", "--no-quick", "--more", "1")[1]["long_name"] == 5
 
 
+def test_a_default_says_the_type_where_no_annotation_does() -> None:
+    def f(size=3, name="x", part=0.5, quick=False, more=None): ...
+
+    assert called(f)[1] == {"size": 3, "name": "x", "part": 0.5, "quick": False, "more": None}
+    given = called(f, "--size", "4", "--part", "1", "--quick", "--more", "5")[1]
+    assert given == {"size": 4, "name": "x", "part": 1.0, "quick": True, "more": "5"}
+
+
 def test_literals() -> None:
     def f(mode: Literal["fast", "slow"], level: Annotated[Literal[1, 2], "how much"] = 1): ...
 

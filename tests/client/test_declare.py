@@ -471,12 +471,12 @@ def d(): ...
     decl, _ = declare(module.app, file=file)
     said = {(f.address, f.summary.split(":")[0], f.found) for f in decl.faults}
     assert said == {
-        ("function a", "schedule= is not in effect yet", "on a"),
+        ("function a", "schedule= is not in effect yet", ""),
         ("function a", "region= has no effect here", "on a, b, d"),
-        ("function b", "retries= is not in effect yet", "on b"),
-        ("function b", "gpu= is not in effect yet", "on b"),
-        ("function c", "@slipway.concurrent is not in effect yet", "on c"),
-        ("function d", "a web endpoint is not in effect yet", "on d"),
+        ("function b", "retries= is not in effect yet", ""),
+        ("function b", "gpu= is not in effect yet", ""),
+        ("function c", "@slipway.concurrent is not in effect yet", ""),
+        ("function d", "a web endpoint is not in effect yet", ""),
         ("image image-2", "cpu= of from_registry has no effect here", ""),
         ("image image-2", "uv_version= of uv_pip_install has no effect here", ""),
     }
