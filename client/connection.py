@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slipway.dsl import errors
+from slipway.dsl.version import VERSION
 from slipway.executor.worker import stream
 from slipway.executor.worker.frames import PROTOCOL, Flag, Frame, FrameError, Kind, Outcome, pack
 from slipway.executor.worker.package import code_digest
@@ -28,7 +29,6 @@ from slipway.executor.worker.stream import NO_FD, Stream, StreamClosed
 if TYPE_CHECKING:
     import asyncio
 
-VERSION = "0.1.0"
 OnEvent = Callable[[dict[str, Any]], None]
 _FD = int(Flag.FD)
 _RESULT = int(Kind.RESULT)
@@ -40,7 +40,9 @@ class Waiter:
 
     __slots__ = ("_awake", "frames", "loop", "wake_loop")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop | None = None, wake_loop: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop | None = None, wake_loop: Callable[[], None] | None = None
+    ) -> None:
         self.frames: deque[tuple[Frame, int]] = deque()
         self.loop = loop
         self.wake_loop = wake_loop
@@ -109,7 +111,7 @@ class Connection:
             frames: list[tuple[Frame, int]] = []
             while not frames:
                 frames = link.receive()
-            peer = json.loads(frames[0][0].payload) if frames[0][0].kind == Kind.HELLO else {}
+            peer = json.loads(bytes(frames[0][0].payload)) if frames[0][0].kind == Kind.HELLO else {}
         except (StreamClosed, FrameError, ValueError) as error:
             link.close()
             raise errors.RuntimeUnavailable(f"the engine at {path} does not answer: {error}") from error
@@ -403,7 +405,7 @@ class Mailbox:
     """A waiter for one task of an event loop."""
 
     def __init__(self, connection: Connection) -> None:
-        import asyncio  # noqa: PLC0415 - a program that never awaits need not load it
+        import asyncio  # a program that never awaits need not load it
 
         self._connection = connection
         self._event = asyncio.Event()
@@ -426,7 +428,7 @@ class Mailbox:
 
 def _take_reply(frame: Frame, on_event: OnEvent | None) -> dict[str, Any] | None:
     """The reply, or None after an event. Raises the engine's fault."""
-    value: dict[str, Any] = json.loads(frame.payload)
+    value: dict[str, Any] = json.loads(bytes(frame.payload))
     if frame.kind == Kind.EVENT:
         if on_event is not None:
             on_event(value)
@@ -442,16 +444,17 @@ def error_of(fault: dict[str, Any]) -> errors.Error:
     >>> error_of({"type": "NotFoundError", "message": "no app shop", "hint": "slipway app list"})
     NotFoundError('no app shop')
     """
-    kind = getattr(errors, str(fault.get("type")), errors.Error)
+    kind: Any = getattr(errors, str(fault.get("type")), errors.Error)
     if not (isinstance(kind, type) and issubclass(kind, errors.Error)):
         kind = errors.Error
     if kind is errors.DeclarationError:
-        from slipway.compiler.encode import from_wire  # noqa: PLC0415 - only a wrong app file needs the compiler
+        from slipway.compiler.encode import from_wire  # only a wrong app file needs the compiler
         from slipway.dsl.declaration import Fault
 
         return errors.DeclarationError(tuple(from_wire(Fault, item) for item in fault.get("faults", ())))
     more = {"log": str(fault.get("log", ""))} if kind is errors.ImageBuildError else {}
-    return kind(str(fault.get("message", "")), hint=str(fault.get("hint", "")), **more)
+    error: errors.Error = kind(str(fault.get("message", "")), hint=str(fault.get("hint", "")), **more)
+    return error
 
 
 __all__ = ["Connection", "Mailbox", "OnEvent", "Outcome", "Waiter", "error_of"]

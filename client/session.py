@@ -90,7 +90,7 @@ class EngineSession:
         self, function: FunctionRef, inputs: AsyncIterator[Input], *, order_outputs: bool, return_exceptions: bool
     ) -> AsyncIterator[Any]:
         """As `map`: inputs are taken while results come in."""
-        import asyncio  # noqa: PLC0415 - here a loop runs, so it is loaded
+        import asyncio  # here a loop runs, so it is loaded
 
         mailbox = Mailbox(self.connection)
         channel = await self._channel_aio(function)
@@ -152,7 +152,13 @@ class _Map:
     """One map under way: inputs go out in bunches, results are brought in order."""
 
     def __init__(
-        self, session: EngineSession, function: FunctionRef, channel: int, waiter: Waiter, ordered: bool, exceptions: bool
+        self,
+        session: EngineSession,
+        function: FunctionRef,
+        channel: int,
+        waiter: Waiter,
+        ordered: bool,
+        exceptions: bool,
     ) -> None:
         self._session = session
         self._connection = session.connection

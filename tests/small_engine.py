@@ -1,0 +1,174 @@
+"""The way of a call without the rest of an engine: a socket, a dispatcher, workers as plain subprocesses."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve
+from local_runtime import LocalProcessRuntime
+
+from slipway.compiler.facts import BaseFact
+from slipway.executor.dispatch import Dispatcher, Ears, PoolSpec
+from slipway.executor.placement import PoolLimits
+from slipway.executor.ports import CallRow, ContainerSpec
+from slipway.executor.worker import package
+from slipway.executor.worker.frames import PROTOCOL, Frame, Kind
+from slipway.executor.worker.host import FunctionStart, Place, WorkerSpec
+from slipway.executor.worker.logs import Line
+from slipway.executor.worker.wire import Listener, Wire
+
+APP = "app"
+
+
+class WallClock:
+    def now_ms(self) -> int:
+        return int(time.time() * 1000)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+def pool_spec(root: Path, function: str, limits: PoolLimits, *, module: str = "app", **start: Any) -> PoolSpec:
+    """A pool for `<root>/root/app.py:function`."""
+    container = ContainerSpec(name="x", base=BaseFact(identity=(("local", "1"),)), trees=(str(root),))
+    worker = WorkerSpec(
+        container=container,
+        function=FunctionStart(
+            app=APP, name=function, module=module, qualname=function, session="slipway.session:connect_worker", **start
+        ),
+        startup_timeout=20.0,
+        cwd="/root",
+    )
+    return PoolSpec(key=f"{APP} {function}", app=APP, function=function, limits=limits, worker=worker)
+
+
+class SmallEngine:
+    """Serves clients on `socket_path`. Lives on one loop; `specs` may be added to at any time."""
+
+    def __init__(self, home: Path, code: Path) -> None:
+        self.home = home
+        self.runtime = LocalProcessRuntime()
+        self.specs: dict[str, PoolSpec] = {}
+        self.lines: list[tuple[str, Line]] = []
+        self.records: list[CallRow] = []
+        self.socket_path = home / "engine.sock"
+        self._channels: list[PoolSpec] = []
+        place = Place(runtime=self.runtime, run=home / "run", code=code)
+        ears = Ears(on_records=self.records.extend, on_line=self._on_line, on_client=self._on_client)
+        self.dispatcher = Dispatcher(place, WallClock(), ears)
+        self._listener = Listener(self.socket_path, self._serve)
+        self._wires: set[Wire] = set()
+
+    def _on_line(self, spec: PoolSpec, worker: str, line: Line) -> None:
+        self.lines.append((spec.function, line))
+
+    def _on_client(self, spec: PoolSpec, worker: str, sock: socket.socket) -> None:
+        self._serve(sock)
+
+    def _serve(self, sock: socket.socket) -> None:
+        calls: dict[int, int] = {}
+
+        def on_frame(frame: Frame, fd: int) -> None:
+            if frame.kind == Kind.CALL:
+                pool = self.dispatcher.open_pool(self._channels[frame.channel])
+                calls[frame.id] = self.dispatcher.submit(pool, frame, fd, wire.send)
+            elif frame.kind == Kind.CANCEL and frame.id in calls:
+                self.dispatcher.cancel(calls[frame.id], force=bool(frame.flags & 8))
+            elif frame.kind == Kind.HELLO:
+                hello = {"protocol": PROTOCOL, "version": "0", "code": package.code_digest(), "pid": os.getpid()}
+                wire.send(Frame(Kind.HELLO, payload=json.dumps(hello).encode()))
+            elif frame.kind == Kind.REQUEST:
+                self._request(wire, frame)
+
+        def on_closed(reason: str) -> None:
+            self._wires.discard(wire)
+            for number in calls.values():
+                self.dispatcher.cancel(number, force=True)
+
+        wire = Wire(sock, on_frame, on_closed)
+        self._wires.add(wire)
+
+    def _request(self, wire: Wire, frame: Frame) -> None:
+        params = json.loads(bytes(frame.payload))
+        if params["method"] == "function.open" and params["function"] in self.specs:
+            self._channels.append(self.specs[params["function"]])
+            wire.send(Frame(Kind.EVENT, frame.id, b'{"event": "opening"}'))
+            wire.send(Frame(Kind.REPLY, frame.id, json.dumps({"channel": len(self._channels) - 1}).encode()))
+        else:
+            fault = {"type": "NotFoundError", "message": f"no {params['method']}", "hint": "look"}
+            wire.send(Frame(Kind.FAULT, frame.id, json.dumps(fault).encode()))
+
+    def hang_up(self) -> None:
+        for wire in tuple(self._wires):
+            wire.close()
+        self._wires.clear()
+
+    async def close(self) -> None:
+        self.hang_up()
+        self._listener.close()
+        await self.dispatcher.close()
+        await self.runtime.close()
+
+
+class EngineThread:
+    """A `SmallEngine` on a loop in a thread of its own, for tests of blocking programs."""
+
+    def __init__(self, home: Path, code: Path, new_loop: Any = asyncio.new_event_loop) -> None:
+        self._ready = threading.Event()
+        self._home, self._code = home, code
+        self.loop: asyncio.AbstractEventLoop = new_loop()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        self._ready.wait()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_until_complete(self._main())
+        self.loop.close()
+
+    async def _main(self) -> None:
+        self._ended = asyncio.Event()
+        self.engine = SmallEngine(self._home, self._code)
+        self._ready.set()
+        await self._ended.wait()
+        await self.engine.close()
+
+    def add(self, spec: PoolSpec) -> None:
+        self.engine.specs[spec.function] = spec
+
+    def on_loop(self, act: Any) -> None:
+        done = threading.Event()
+
+        def run() -> None:
+            act()
+            done.set()
+
+        self.loop.call_soon_threadsafe(run)
+        done.wait()
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self._ended.set)
+        self._thread.join()
+
+
+@contextmanager
+def small_engine(root: Path, code: Path, new_loop: Any = asyncio.new_event_loop) -> Iterator[EngineThread]:
+    with tempfile.TemporaryDirectory(prefix="slipway-") as home:
+        thread = EngineThread(Path(home), code, new_loop)
+        try:
+            yield thread
+        finally:
+            thread.close()
+
+
+__all__ = ["APP", "EngineThread", "SmallEngine", "WallClock", "evolve", "pool_spec", "small_engine"]
