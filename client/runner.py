@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import threading
 from collections.abc import Callable
@@ -78,11 +77,15 @@ class EphemeralRun:
         self._link = None
 
     async def __aenter__(self) -> Running:
+        import asyncio  # a loop runs here, so it is loaded; a plan need not load it
+
         return await asyncio.to_thread(self.__enter__)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        import asyncio
+
         await asyncio.to_thread(self.__exit__, kind, error, traceback)
 
 
@@ -111,6 +114,8 @@ class ProgramRunner:
             link.close()
 
     async def deploy_aio(self, app: App, *, name: str, tag: str, strategy: str) -> None:
+        import asyncio
+
         await asyncio.to_thread(self.deploy, app, name=name, tag=tag, strategy=strategy)
 
     def session(self) -> Session:
