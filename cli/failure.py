@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import sysconfig
@@ -54,6 +55,10 @@ def report(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError):
         # Whoever read our output has had enough. Python would complain once more when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        what = f" to {error.filename}" if error.filename else ""
+        show([(("error: ", "error"), f"nothing more can be written{what}: {error.strerror}")], err=True)
         return 1
     if isinstance(error, UserFailure) and error.__cause__ is not None:
         show(user_traceback(error.__cause__), err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -85,6 +86,7 @@ def cli() -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 for an error, 2 for wrong usage."""
+    _open_streams()
     try:
         return _outcome(cli.main(args=argv, prog_name="slipway", standalone_mode=False))
     except click.exceptions.Exit as exit_:
@@ -93,6 +95,14 @@ def main(argv: list[str] | None = None) -> int:
         from .failure import report
 
         return report(error)
+
+
+def _open_streams() -> None:
+    """Where a standard stream is closed, put one that leads nowhere: else the next file opened would take its number."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: PTH123, SIM115 - for the whole run
 
 
 def _outcome(value: Any) -> int:

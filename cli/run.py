@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import select
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,12 +99,23 @@ def called(start: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
         return asyncio.run(result) if inspect.iscoroutine(result) else result
     except Error:
         raise
+    except BrokenPipeError as error:
+        if _reader_is_gone():
+            raise  # `slipway run … | head`: the reader has had enough
+        raise UserFailure from error
     except Exception as error:  # the user's own: any class, told with their frames alone
         raise UserFailure from error
     except (SystemExit, KeyboardInterrupt) as error:
         if from_worker(error) is None:
             raise  # the entrypoint's own way to end, or Ctrl-C
         raise UserFailure from error
+
+
+def _reader_is_gone() -> bool:
+    """Whether stdout is a pipe that nobody reads any more."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _write(result: Any, path: str) -> None:

@@ -56,3 +56,17 @@ def test_whoever_reads_may_stop(tmp_path: Path) -> None:
     with os.fdopen(write, "wb") as pipe:
         done = subprocess.run([program, "--help"], stdout=pipe, stderr=subprocess.PIPE, text=True)
     assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("completion bash >&-", 0, ""),
+        ("completion bash <&- >&- 2>&-", 0, ""),
+        ("status >/dev/full", 1, "error: nothing more can be written: No space left on device\n"),
+    ],
+)
+def test_streams_that_are_closed_or_full(line: str, code: int, said: str) -> None:
+    command = Path(sys.executable).with_name("slipway")
+    ran = subprocess.run(["/bin/sh", "-c", f"{command} {line}"], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (code, "", said)
