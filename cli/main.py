@@ -98,11 +98,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _open_streams() -> None:
-    """Where a standard stream is closed, put one that leads nowhere: else the next file opened would take its number."""
+    """Put one that leads nowhere where a standard stream is closed: else the next file opened takes its number."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
             os.dup2(os.open(os.devnull, os.O_RDWR), number)
-            setattr(sys, name, open(number, mode, closefd=False))  # noqa: PTH123, SIM115 - for the whole run
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - for the whole run
 
 
 def _outcome(value: Any) -> int:
