@@ -7,7 +7,7 @@ from itertools import groupby
 from textwrap import wrap
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from slipway.compiler.plan import Change, Verb
 from slipway.compiler.wire import from_wire
@@ -38,6 +38,7 @@ class PlanView:
     faults: tuple[Fault, ...]
     says: dict[str, str]  # address of a base -> what it is here
     settings: frozenset[str] = frozenset()  # layers that run nothing: env, workdir, …
+    digests: dict[str, str] = field(factory=dict)  # of the nodes, by address
 
     @property
     def is_empty(self) -> bool:
@@ -57,6 +58,7 @@ def view(plan: dict[str, Any]) -> PlanView:
         faults=tuple(from_wire(Fault, fault) for fault in plan.get("faults", ())),
         says={address: spec.get("says", "") for address, spec in specs if spec.get("") == "base"},
         settings=frozenset(a for a, spec in specs if spec.get("") == "layer" and spec["step"].get("") == "setting"),
+        digests={node["address"]: node["digest"] for node in graph.get("nodes", ())},
     )
 
 
@@ -170,7 +172,8 @@ def totals(plan: PlanView) -> list[str]:
         return [f"Nothing to do: {len(changes)} unchanged."]
     others = [change for change in changes if change.kind != "layer"]
     verbs = [change.verb for change in others]
-    builds = [change for change in changes if change.build]
+    # A layer that two images share is built once, so it counts once.
+    builds = list({plan.digests.get(c.address, c.address): c for c in changes if c.build}.values())
     parts = [
         (verbs.count(Verb.CREATE), "to add"),
         (verbs.count(Verb.UPDATE), "to update"),

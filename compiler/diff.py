@@ -11,13 +11,11 @@ from types import MappingProxyType
 from attrs import evolve, frozen
 
 from slipway.dsl.declaration import AppDecl, Setting
-from slipway.dsl.errors import DeclarationError
 
 from .align import align
-from .check import check, check_facts
 from .facts import Facts, FileEntry
 from .fields import differences
-from .lower import lower
+from .lower import checked, lower
 from .nodes import BundleSpec, FunctionSpec, Graph, LayerSpec, Node
 from .plan import Change, Plan, Verb
 from .titles import image_of, node_title
@@ -65,10 +63,7 @@ def plan(
     ...      engine_version="0.1.0").is_empty
     True
     """
-    faults = (*check(decl), *check_facts(decl, facts))
-    errors = tuple(fault for fault in faults if fault.severity == "error")
-    if errors:
-        raise DeclarationError(errors)
+    faults = checked(decl, facts)
     graph = lower(decl, World(facts=facts))
     return Plan(
         engine_version=engine_version,
@@ -253,42 +248,3 @@ def _versions(old: dict[str, int], new: dict[str, int]) -> Iterator[str]:
     for slot in sorted(old.keys() & new.keys()):
         if old[slot] != new[slot]:
             yield f"secret {slot}: version {old[slot]} → {new[slot]}"
-
-
-# --- in sum -------------------------------------------------------------------------------------------
-
-
-@frozen(kw_only=True)
-class Summary:
-    """How much a plan does. Layers that two images share are counted, built and waited for once."""
-
-    add: int = 0
-    update: int = 0
-    remove: int = 0
-    build: int = 0  # layers whose step will run
-    unchanged: int = 0
-    about_ms: int | None = None  # what the layers to build took last time; None where nothing is known
-
-
-def summary(plan: Plan) -> Summary:
-    """The figures under a plan.
-
-    >>> summary(Plan(engine_version="0.1.0", lineage="", serial=0, graph=Graph(app="a", runtime="native"), changes=()))
-    Summary(add=0, update=0, remove=0, build=0, unchanged=0, about_ms=None)
-    """
-    digests = {node.address: node.digest for node in plan.graph.nodes}
-    builds: dict[str, int] = {}
-    for change in plan.changes:
-        if change.build:
-            digest = digests[change.address]
-            builds[digest] = max(builds.get(digest, -1), -1 if change.last_ms is None else change.last_ms)
-    known = [ms for ms in builds.values() if ms >= 0]
-    others = [change.verb for change in plan.changes if not change.build]
-    return Summary(
-        add=others.count(Verb.CREATE),
-        update=others.count(Verb.UPDATE) + others.count(Verb.REPLACE),
-        remove=others.count(Verb.REMOVE),
-        build=len(builds),
-        unchanged=others.count(Verb.KEEP),
-        about_ms=sum(known) if known else None,
-    )

@@ -1,40 +1,23 @@
-"""Order and ancestry in a plan graph, and the graph as text, Mermaid and SVG.
+"""What depends on what in a plan graph, and the graph as text, Mermaid and SVG.
 
 Nothing here waits, sleeps, opens or spawns. networkx is used in this file and never shown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from html import escape
-from typing import TYPE_CHECKING
 
 import networkx as nx
 from attrs import frozen
 
 from slipway.dsl.declaration import CronDecl
-from slipway.dsl.errors import InternalError, NotFoundError
+from slipway.dsl.errors import NotFoundError
 
 from .check_function import period_text
 from .faults import did_you_mean
 from .nodes import BaseSpec, BundleSpec, Graph, Node, RouteSpec, ScheduleSpec
 from .titles import image_of, node_title, shorten
-
-if TYPE_CHECKING:
-    Directed = nx.DiGraph[str]
-    Relation = Callable[[Directed, str], set[str]]
-
-
-def _directed(nodes: Iterable[Node], *, refers: bool) -> Directed:
-    """Edges from input to user; with `refers` also from a function to its schedule and route."""
-    graph: Directed = nx.DiGraph()
-    nodes = tuple(nodes)
-    graph.add_nodes_from(node.address for node in nodes)
-    for node in nodes:
-        graph.add_edges_from((address, node.address) for address in node.inputs)
-        if refers:
-            graph.add_edges_from((address, node.address) for address in refers_to(node))
-    return graph
 
 
 def refers_to(node: Node) -> tuple[str, ...]:
@@ -42,46 +25,17 @@ def refers_to(node: Node) -> tuple[str, ...]:
     return (f"function {node.spec.function}",) if isinstance(node.spec, ScheduleSpec | RouteSpec) else ()
 
 
-def ordered(nodes: Iterable[Node]) -> tuple[Node, ...]:
-    """The nodes so that each follows its inputs; of those that are free to go, first the one that stands first.
-
-    >>> ordered([Node(address="b", spec=BundleSpec(files=()), inputs=("a",)),
-    ...          Node(address="a", spec=BundleSpec(files=()))])[0].address
-    'a'
-    """
-    given = tuple(nodes)
-    by_address = {node.address: node for node in given}
-    place = {address: number for number, address in enumerate(by_address)}
-    directed = _directed(given, refers=False)
-    if len(by_address) != len(given) or directed.number_of_nodes() != len(given):
-        raise InternalError("a graph names a node twice, or an input that is not there")
-    try:
-        return tuple(by_address[a] for a in nx.lexicographical_topological_sort(directed, key=place.__getitem__))
-    except nx.NetworkXUnfeasible:
-        raise InternalError("a graph goes round in a circle") from None
-
-
-def ancestors(graph: Graph, address: str) -> tuple[str, ...]:
-    """All that a node is made of, in the order of the graph."""
-    return _related(graph, address, nx.ancestors, refers=False)
-
-
-def descendants(graph: Graph, address: str) -> tuple[str, ...]:
-    """All that is made of a node, in the order of the graph."""
-    return _related(graph, address, nx.descendants, refers=False)
-
-
 def dependants(graph: Graph, address: str) -> tuple[str, ...]:
-    """Everything that a change of the node is felt by: its descendants, and the schedules and routes of functions."""
-    return _related(graph, address, nx.descendants, refers=True)
-
-
-def _related(graph: Graph, address: str, relation: Relation, *, refers: bool) -> tuple[str, ...]:
-    directed = _directed(graph.nodes, refers=refers)
+    """Everything that a change of the node is felt by, in the order of the graph: what is made of it, directly or not,
+    and the schedules and routes of functions among that. Raises `NotFoundError` with a suggestion."""
+    directed: nx.DiGraph[str] = nx.DiGraph()
+    directed.add_nodes_from(node.address for node in graph.nodes)
+    for node in graph.nodes:
+        directed.add_edges_from((below, node.address) for below in (*node.inputs, *refers_to(node)))
     if address not in directed:
         addresses = [node.address for node in graph.nodes]
         raise NotFoundError(f"{graph.app} has no node {address!r}", hint=did_you_mean(address, addresses, ""))
-    found = set(relation(directed, address))
+    found = nx.descendants(directed, address)
     return tuple(node.address for node in graph.nodes if node.address in found)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from operator import itemgetter
 from posixpath import basename
-from typing import TypeVar
 
 from attrs import Factory, define, evolve
 
@@ -17,6 +16,7 @@ from slipway.dsl.declaration import (
     AppDecl,
     Base,
     DockerfileCommands,
+    Fault,
     FromDockerfile,
     FromRegistry,
     FunctionDecl,
@@ -58,15 +58,10 @@ from .world import (
     base_secrets,
     code_sources,
     deferred,
-    needs,
     read_sources,
     step_volumes,
     tree_keys,
 )
-
-__all__ = ["compile", "lower", "needs"]
-
-S = TypeVar("S", bound=Step)
 
 
 def compile(decl: AppDecl, facts: Facts) -> Graph:
@@ -75,10 +70,17 @@ def compile(decl: AppDecl, facts: Facts) -> Graph:
     >>> compile(AppDecl(name="empty", python="3.11"), Facts(runtime="native")).nodes
     ()
     """
-    errors = tuple(f for f in (*check(decl), *check_facts(decl, facts)) if f.severity == "error")
+    checked(decl, facts)
+    return lower(decl, World(facts=facts))
+
+
+def checked(decl: AppDecl, facts: Facts) -> tuple[Fault, ...]:
+    """What is to be said of a declaration in this world. Raises `DeclarationError` with all of its errors, if any."""
+    faults = (*check(decl), *check_facts(decl, facts))
+    errors = tuple(fault for fault in faults if fault.severity == "error")
     if errors:
         raise DeclarationError(errors)
-    return lower(decl, World(facts=facts))
+    return faults
 
 
 def lower(decl: AppDecl, world: World) -> Graph:

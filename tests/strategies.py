@@ -27,8 +27,8 @@ from slipway.compiler.facts import (
     TreeNeed,
     VolumeFact,
 )
-from slipway.compiler.lower import needs
 from slipway.compiler.nodes import BundleSpec, Graph, Node
+from slipway.compiler.world import needs
 from slipway.dsl.declaration import (
     AddLocal,
     AppDecl,

@@ -96,3 +96,13 @@ def test_a_layer_that_is_in_the_store_already() -> None:
     assert "built before: found in the store" in text(
         PlanView(app="a", runtime="native", serial=1, changes=(kept,), faults=(), says={})
     )
+
+
+def test_a_layer_that_two_images_share_counts_once() -> None:
+    layers = tuple(
+        Change(address=f"image {name}/1", verb=Verb.CREATE, kind="layer", title="run_commands x", build=True)
+        for name in ("a", "b")
+    )
+    digests = {"image a/1": "sha256:1", "image b/1": "sha256:1"}
+    view = PlanView(app="a", runtime="native", serial=0, changes=layers, faults=(), says={}, digests=digests)
+    assert text(view).endswith("\n1 layer to build.")

@@ -24,7 +24,8 @@ from slipway.compiler.facts import (
     VolumeFact,
     VolumeNeed,
 )
-from slipway.compiler.lower import compile, needs
+from slipway.compiler.lower import compile
+from slipway.compiler.world import needs
 from slipway.dsl.declaration import (
     AddLocal,
     AppDecl,

@@ -12,12 +12,13 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slipway.compiler.diff import diff, plan, summary
+from slipway.compiler.diff import diff, plan
 from slipway.compiler.facts import BaseFact, BaseNeed, Facts, FileEntry, SecretFact, SecretNeed, TreeFact, TreeNeed
-from slipway.compiler.lower import compile, needs
+from slipway.compiler.lower import compile
 from slipway.compiler.nodes import Graph, LayerSpec
 from slipway.compiler.plan import Change, Plan, Verb
 from slipway.compiler.titles import image_of
+from slipway.compiler.world import needs
 from slipway.dsl.declaration import (
     AddLocal,
     AppDecl,
@@ -461,17 +462,6 @@ def test_a_plan_with_errors_is_not_made_and_warnings_are_in_it() -> None:
 
 def test_an_app_without_anything_is_an_empty_plan() -> None:
     assert planned(AppDecl(name="a")).is_empty
-
-
-def test_the_figures_below_a_plan() -> None:
-    old = graph(app(GIT, RICH))
-    new = app(
-        images=(image(GIT, evolve(RICH, pre=True)), image(GIT, evolve(RICH, pre=True), name="twin")),
-        functions=(function(), function("query", image=1, volumes=(("/m", VolumeDecl(name="m")),))),
-    )
-    made = planned(new, deployed=old, built=layers(old), last_ms={old.nodes[2].digest: 14_000})
-    found = summary(made)
-    assert (found.add, found.update, found.build, found.about_ms) == (4, 1, 1, 14_000)
 
 
 def calls_of(count: int) -> int:

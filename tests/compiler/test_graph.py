@@ -1,4 +1,4 @@
-"""Order, ancestry, and the three renderings."""
+"""What depends on what, and the three renderings."""
 
 from __future__ import annotations
 
@@ -6,61 +6,34 @@ from xml.etree import ElementTree
 
 import pytest
 import strategies as my
-from attrs import evolve
 from golden import samples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slipway.compiler.graph import ancestors, dependants, descendants, ordered, render_mermaid, render_svg, render_text
+from slipway.compiler.graph import dependants, render_mermaid, render_svg, render_text
 from slipway.compiler.lower import compile
 from slipway.compiler.nodes import BundleSpec, Graph, Node, RouteSpec, ScheduleSpec
 from slipway.dsl.declaration import EndpointDecl, PeriodDecl
-from slipway.dsl.errors import InternalError, NotFoundError
+from slipway.dsl.errors import NotFoundError
 
 APP = compile(samples.APP, samples.FACTS)
 
 
-@pytest.mark.slow
-@given(my.dags(), st.randoms())
-def test_any_order_of_nodes_comes_out_with_inputs_first(graph: Graph, random: object) -> None:
-    shuffled = list(graph.nodes)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]  # a Random, which hypothesis does not name
-    seen: set[str] = set()
-    for node in ordered(shuffled):
-        assert seen.issuperset(node.inputs)
-        seen.add(node.address)
-    assert len(seen) == len(graph.nodes)
-    assert ordered(graph.nodes) == graph.nodes
-
-
 @given(my.dags())
-def test_ancestors_and_descendants_are_each_others_mirror(graph: Graph) -> None:
+def test_dependants_are_the_users_and_theirs(graph: Graph) -> None:
+    users = {node.address: {n.address for n in graph.nodes if node.address in n.inputs} for node in graph.nodes}
     for node in graph.nodes:
-        above = descendants(graph, node.address)
-        assert all(node.address in ancestors(graph, address) for address in above)
-        assert set(node.inputs) <= set(ancestors(graph, node.address))
-        assert dependants(graph, node.address) == above
+        above = set(users[node.address]).union(*(dependants(graph, user) for user in users[node.address]))
+        assert set(dependants(graph, node.address)) == above
 
 
-def test_a_schedule_is_felt_though_it_is_no_descendant() -> None:
+def test_a_schedule_is_felt_though_its_function_is_no_input() -> None:
     assert "schedule index" in dependants(APP, "image search/0")
-    assert "schedule index" not in descendants(APP, "image search/0")
-
-
-def test_what_is_no_graph_is_refused() -> None:
-    a = Node(address="a", spec=BundleSpec(files=()), inputs=("b",))
-    b = evolve(a, address="b", inputs=("a",))
-    with pytest.raises(InternalError, match="circle"):
-        ordered([a, b])
-    with pytest.raises(InternalError, match="twice"):
-        ordered([b, evolve(b, inputs=())])
-    with pytest.raises(InternalError, match="not there"):
-        ordered([a])
 
 
 def test_an_unknown_address_is_answered_with_the_nearest() -> None:
     with pytest.raises(NotFoundError, match='Did you mean "function index"'):
-        ancestors(APP, "function indx")
+        dependants(APP, "function indx")
 
 
 def test_as_text() -> None:

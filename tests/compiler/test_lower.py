@@ -10,9 +10,10 @@ from attrs import evolve
 from hypothesis import given
 
 from slipway.compiler.facts import BaseFact, BaseNeed, Facts, FileEntry, Need, TextFact, TextNeed, TreeFact, TreeNeed
-from slipway.compiler.lower import compile, needs
+from slipway.compiler.lower import compile
 from slipway.compiler.nodes import BaseSpec, BundleSpec, FunctionSpec, Graph, LayerSpec, Node, SecretSpec
 from slipway.compiler.planfile import verify_graph
+from slipway.compiler.world import needs
 from slipway.dsl.declaration import (
     AddLocal,
     AppDecl,
