@@ -99,11 +99,12 @@ def test_what_a_worker_raised_is_told_once_with_its_causes(capsys: pytest.Captur
 def _with_a_cause() -> KeyError:
     try:
         try:
-            raise ZeroDivisionError
+            1 / 0  # noqa: B018
         except ZeroDivisionError as error:
             raise KeyError("outer") from error
     except KeyError as error:
         return error
+    raise AssertionError("the first line raises")
 
 
 def test_an_error_of_ours_names_the_users_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
