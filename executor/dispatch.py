@@ -383,26 +383,33 @@ class Dispatcher:
             on_line=partial(self._ears.on_line, pool.spec, name),
             on_client=partial(self._ears.on_client, pool.spec, name),
         )
-        placement = pool.placement
         reason = "the worker was not needed any more"
         worker: Worker | None = None
         try:
             worker = await start_worker(name, pool.spec.worker, self._place, hooks)
             pool.workers[number] = worker
-            self._act(pool, placement.ready(number, self._time()))
+            self._act(pool, pool.placement.ready(number, self._time()))
             reason = await worker.wait_ended()
         except StartFailed as failed:
             pool.failures[number] = failed
         except asyncio.CancelledError:
             pass  # only we cancel it, while it starts
-        if worker is not None:
-            await worker.close()
+        finally:
+            try:
+                if worker is not None:
+                    await worker.close()
+            finally:
+                self._bury(pool, number, reason)
+
+    def _bury(self, pool: Pool, number: int, reason: str) -> None:
         pool.workers.pop(number, None)
         del pool.tasks[number]
-        failure = pool.failures.get(number)
         now = self._time()
-        self._act(pool, placement.lost(number, reason, now) if failure is None else placement.start_failed(number, now))
-        pool.failures.pop(number, None)
+        if number in pool.failures:
+            self._act(pool, pool.placement.start_failed(number, now))
+            del pool.failures[number]
+        else:
+            self._act(pool, pool.placement.lost(number, reason, now))
 
 
 _DOERS: dict[type, Callable[[Dispatcher, Pool, Any], None]] = {

@@ -126,7 +126,7 @@ class Worker:
         self._process: Process | None = None
         self._link: Wire | None = None
         self._control: Wire | None = None
-        self._early: deque[tuple[int, int]] = deque()  # orders of before the control connection was there
+        self._is_ready = False
         self._started: asyncio.Future[None] = self._loop.create_future()
         self._closing = False
 
@@ -206,6 +206,7 @@ class Worker:
             self._link.send(Frame(Kind.START, payload=self._spec.function.message(self._log_token)))
         elif role == "control" and self._control is None:
             self._control = Wire(sock, self._on_control, lambda _reason: None)
+            self._settle()
         else:
             sock.close()
 
@@ -218,13 +219,19 @@ class Worker:
             return
         if fd != NO_FD:
             os.close(fd)
-        if kind == Kind.READY and not self._started.done():
-            self._started.set_result(None)
+        if kind == Kind.READY:
+            self._is_ready = True
+            self._settle()
         elif kind == Kind.FAILED and not self._started.done():
             if self._process is not None:
                 self._process.drain()
             data = bytes(frame.payload)
             self._started.set_exception(StartFailed(failure.summary(data), data))
+
+    def _settle(self) -> None:
+        """The worker takes inputs, and orders about them: its two connections may arrive in any order."""
+        if self._is_ready and self._control is not None and not self._started.done():
+            self._started.set_result(None)
 
     def _on_control(self, frame: Frame, fd: int) -> None:
         if fd != NO_FD:
@@ -276,9 +283,13 @@ class Worker:
             self._say(line)
         reason = say_exit(end, self._spec.container.limits.memory_mib)
         text = f"the worker {reason} {when}".rstrip()
-        if self._tail and not end.oom and end.code != 0:
-            text += "; the last it printed:\n" + "\n".join(f"  {line}" for line in self._tail)
-        return text
+        return text if end.oom or end.code == 0 else text + self.last_words()
+
+    def last_words(self) -> str:
+        """The end of what the worker printed, to follow a sentence; "" where it printed nothing."""
+        if not self._tail:
+            return ""
+        return "; the last it printed:\n" + "\n".join(f"  {line}" for line in self._tail)
 
     # --- the end
 
@@ -291,8 +302,8 @@ class Worker:
         if self._process is not None:
             try:
                 await asyncio.wait_for(self._process.wait(), STOP_GRACE)
-            except asyncio.TimeoutError:
-                pass  # close, which follows, kills it
+            except TimeoutError:
+                await self.close()
 
     async def close(self) -> None:
         """Kill the container and let go of everything. Safe to call twice."""
@@ -344,7 +355,8 @@ async def start_worker(name: str, spec: WorkerSpec, place: Place, hooks: Hooks) 
             await worker.until_ready()
     except TimeoutError:
         await worker.close()
-        raise StartFailed(f"the worker was not ready within {spec.startup_timeout:g} s") from None
+        text = f"the worker was not ready within {spec.startup_timeout:g} s"
+        raise StartFailed(text + worker.last_words()) from None
     except BaseException:
         await worker.close()
         raise

@@ -75,7 +75,8 @@ def main(folder: str) -> None:
 def _connect(path: Path, role: str, token: str) -> Stream:
     sock = stream.connect(path)
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    high = fcntl.fcntl(sock, fcntl.F_DUPFD_CLOEXEC, max(3, min(limit - 16, 900)))  # out of the way of user code
+    high = 900 if limit == resource.RLIM_INFINITY else max(3, min(limit - 16, 900))  # out of the way of user code
+    high = fcntl.fcntl(sock, fcntl.F_DUPFD_CLOEXEC, high)
     sock.close()
     link = Stream(type(sock)(fileno=high))
     hello = {"protocol": PROTOCOL, "role": role, "token": token, "pid": os.getpid()}

@@ -1,0 +1,44 @@
+"""Whatever happens to a call, it ends once."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slipway.dsl.errors import InternalError
+from slipway.executor.lifecycle import EVENT_OF, OPEN, TABLE, Event, State, advance
+from slipway.executor.worker.frames import Outcome
+
+FINAL = frozenset(State) - OPEN
+
+
+@given(st.lists(st.sampled_from(Event), max_size=40))
+def test_a_call_ends_at_most_once_and_never_comes_back(events: list[Event]) -> None:
+    state, endings = State.QUEUED, 0
+    for event in events:
+        try:
+            following = advance(state, event)
+        except InternalError as error:
+            assert (state, event) not in TABLE and state.value in str(error)
+            continue
+        assert state in OPEN
+        endings += following in FINAL
+        state = following
+    assert endings == (state in FINAL)
+
+
+def test_every_outcome_is_reached_by_its_event() -> None:
+    for outcome in Outcome:
+        assert advance(State.RUNNING, EVENT_OF[outcome]).name == outcome.name
+
+
+@pytest.mark.parametrize("state", sorted(OPEN, key=lambda state: state.value))
+def test_from_every_open_state_a_call_can_be_cancelled_and_lost(state: State) -> None:
+    assert advance(state, Event.CANCEL) is State.CANCELLED
+    assert advance(state, Event.LOSE) is State.LOST
+
+
+@pytest.mark.parametrize("state", sorted(FINAL, key=lambda state: state.value))
+def test_nothing_follows_an_outcome(state: State) -> None:
+    assert not [event for before, event in TABLE if before is state]
