@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from slipway.compiler.encode import digest_of
 from slipway.compiler.facts import FileEntry
@@ -107,7 +107,9 @@ class Builder:
             listeners.append(on_line)
         self._jobs[node.digest] = job
         try:
-            return await self._flights.join(node.digest, lambda: self._finish(nodes, job))
+            joined = node.digest in self._flights
+            finished = await self._flights.join(node.digest, lambda: self._finish(nodes, job))
+            return evolve(finished, executed=False) if joined else finished  # a step that ran counts once
         finally:
             if on_line is not None:
                 listeners.remove(on_line)
