@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from slipway.connection import Connection
-from slipway.dsl.errors import Error
 from slipway.dsl.session import FunctionRef, Running, Session
 from slipway.runner import EphemeralRun, ProgramRunner
 
@@ -46,49 +43,17 @@ class WatchedRun(EphemeralRun):
     def __init__(
         self, app: App, file: Path, link: Connection, screen: Screen, *, runtime: str | None, quiet: bool
     ) -> None:
-        super().__init__(app, file, connection=link, runtime=runtime, on_event=screen.on_event)
+        on_line = None if quiet else self._print
+        super().__init__(app, file, connection=link, runtime=runtime, on_event=screen.on_event, on_line=on_line)
         self._screen = screen
-        self._quiet = quiet
-        self._follower: Follower | None = None
 
     def __enter__(self) -> Running:
         running = super().__enter__()
-        assert self._link is not None, "entering connects"
-        if not self._quiet:
-            self._follower = Follower(self._link, running.app_id, self._screen)
         return Running(app_id=running.app_id, session=Watched(running.session, self._screen))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        super().__exit__(kind, error, traceback)
-        if self._follower is not None:
-            self._follower.finish()
-
-
-class Follower:
-    """Prints an app's lines as they come, on a thread of its own; the engine ends it when the app ends."""
-
-    def __init__(self, link: Connection, app: str, screen: Screen) -> None:
-        self._link = link
-        self._app = app
-        self._screen = screen
-        self._thread = threading.Thread(target=self._follow, name="slipway-logs", daemon=True)
-        self._thread.start()
-
-    def _follow(self) -> None:
-        try:
-            self._link.request("logs.follow", {"app": self._app}, on_event=self._on_event)
-        except Error:
-            return  # the app or the connection ended: whoever runs it hears of that
-
-    def _on_event(self, event: dict[str, Any]) -> None:
-        prefix = f"{event.get('function', '')} | "
-        self._screen.line(((prefix, "dim"), str(event.get("text", ""))), err=event.get("stream") != "stdout")
-
-    def finish(self) -> None:
-        """Return when the last line is out. The app has ended, so the engine says so to the thread."""
-        self._thread.join(timeout=5)
+    def _print(self, line: dict[str, Any]) -> None:
+        prefix = f"{line.get('function', '')} | "
+        self._screen.line(((prefix, "dim"), str(line.get("text", ""))), err=line.get("stream") != "stdout")
 
 
 class Watched:

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from slipway.compiler.encode import to_wire
+from slipway.dsl import context
 from slipway.dsl.errors import InvalidError
 from slipway.dsl.session import Running, Session
 
 from .connection import Connection
 from .declare import declare
 from .engine_client import connect
+from .follow import Follower, OnEvent, print_event, print_line
 
 if TYPE_CHECKING:
     from slipway.dsl.app import App
-
-OnEvent = Callable[[dict[str, Any]], None]
 
 
 def declaration_request(app: App, file: Path, *, runtime: str | None = None) -> dict[str, Any]:
@@ -44,12 +43,16 @@ class EphemeralRun:
         connection: Connection | None = None,
         runtime: str | None = None,
         on_event: OnEvent | None = None,
+        on_line: OnEvent | None = None,
     ) -> None:
+        """`on_event` gets what happens while the app is built, `on_line` what its workers print, on another thread."""
         self._app = app
         self._file = file
         self._given = connection
         self._runtime = runtime
         self._on_event = on_event
+        self._on_line = on_line
+        self._follower: Follower | None = None
         self._link: Connection | None = None
         self._id = ""
 
@@ -61,6 +64,8 @@ class EphemeralRun:
         except BaseException:
             self._leave()
             raise
+        if self._on_line is not None:
+            self._follower = Follower(self._link, self._id, self._on_line)
         return Running(app_id=self._id, session=_session(self._link))
 
     def __exit__(
@@ -69,6 +74,8 @@ class EphemeralRun:
         link = self._link
         if link is not None and not link.closed:
             link.request("app.end", {"app": self._id})
+        if self._follower is not None:
+            self._follower.finish()
         self._leave()
 
     def _leave(self) -> None:
@@ -99,6 +106,8 @@ class ProgramRunner:
     def run(self, app: App, *, name: str | None, detach: bool) -> EphemeralRun:
         if name is not None or detach:
             raise InvalidError("app.run(name=, detach=) is not in this release", hint="Deploy it: slipway apply.")
+        if context.output_enabled.get():
+            return EphemeralRun(app, app_file(app), on_event=print_event, on_line=print_line)
         return EphemeralRun(app, app_file(app))
 
     def deploy(self, app: App, *, name: str, tag: str, strategy: str) -> None:
