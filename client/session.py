@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from slipway.connection import Connection, Mailbox, Waiter
 from slipway.dsl.errors import (
     CallCancelled,
     CallLost,
@@ -20,6 +19,8 @@ from slipway.dsl.session import FunctionRef, worker_app
 from slipway.executor.worker import failure, payload
 from slipway.executor.worker.frames import Frame, Outcome
 from slipway.executor.worker.stream import NO_FD
+
+from .connection import Connection, Mailbox, Waiter
 
 WINDOW = 1000  # inputs of one map that are under way, or done and not yet asked for
 MOST_TOGETHER = 128  # inputs that travel in one go; the first few go sooner

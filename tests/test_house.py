@@ -94,6 +94,27 @@ def test_a_floor_imports_only_the_floors_before_it(path: Path) -> None:
     assert wrong == []
 
 
+# Two places start something of a later floor by name: the worker its way to call others, a program the daemon.
+BY_NAME = {"executor/launch.py": {"slipway.session"}, "client/engine_client.py": {"slipway.cli.daemon"}}
+MODULES = {f"{package_of(path)}.{path.stem}" for path in SOURCES}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_a_later_floor_is_not_named_in_a_string_either(path: Path) -> None:
+    allowed = FLOORS[: FLOORS.index(path.relative_to(ROOT).parts[0]) + 1]
+    texts = {n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant)}
+    named = {text.partition(":")[0] for text in texts if isinstance(text, str)} & MODULES
+    assert {name for name in named if floor_of(name) not in allowed} == BY_NAME.get(name_of(path), set())
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_a_neighbour_is_imported_relatively(path: Path) -> None:
+    if name_of(path) == "executor/worker/main.py":
+        return  # a program, started by its path: it is in no package
+    asked = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom) and n.module in MODULES]
+    assert [n.lineno for n in asked if not n.level and str(n.module).rpartition(".")[0] == package_of(path)] == []
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_no_floor_is_imported_past_its_package(path: Path) -> None:
     """`import dsl` would make every class twice."""
