@@ -419,27 +419,29 @@ class Placement:
             actions.append(Kill(worker.number))
             return
         self.wake = min(self.wake, worker.kill_at)
-        longest = 0.0
-        for call, since in worker.calls.items():
-            if since == WAITING:
-                if longest >= STUCK and call not in worker.recalling:
+        oldest = inf
+        for call, since in worker.calls.items():  # what runs comes before what waits
+            if since != WAITING:
+                oldest = min(oldest, since)
+                self._check_time(worker, call, since + self.limits.timeout, now, actions)
+            elif call not in worker.recalling:
+                if oldest + STUCK <= now:
                     worker.recalling[call] = False
                     actions.append(Recall(worker.number, call))
-                elif call not in worker.recalling:
-                    self.wake = min(self.wake, now + STUCK - longest)
-                continue
-            longest = max(longest, now - since)
-            if call not in self.states:
-                continue
-            due = since + self.limits.timeout
-            if due <= now:
-                self._close(call, Event.TIME_OUT)
-                actions.append(End(call, Outcome.TIMED_OUT, f"it took longer than {self.limits.timeout:g} s"))
-                self._interrupt(worker, call, now, actions)
-            else:
-                self.wake = min(self.wake, due)
-        if longest >= STUCK and worker.recalling:
-            self._learn(longest)
+                else:
+                    self.wake = min(self.wake, oldest + STUCK)
+        if worker.recalling and oldest + STUCK <= now:
+            self._learn(now - oldest)
+
+    def _check_time(self, worker: _Worker, call: int, due: float, now: float, actions: Actions) -> None:
+        if call not in self.states:
+            return  # it is over; only its worker does not know yet
+        if due <= now:
+            self._close(call, Event.TIME_OUT)
+            actions.append(End(call, Outcome.TIMED_OUT, f"it took longer than {self.limits.timeout:g} s"))
+            self._interrupt(worker, call, now, actions)
+        else:
+            self.wake = min(self.wake, due)
 
     def _interrupt(self, worker: _Worker, call: int, now: float, actions: Actions) -> None:
         if worker.kill_at == inf:
