@@ -77,8 +77,6 @@ _all: weakref.WeakSet[Connection] = weakref.WeakSet()
 class Connection:
     """Made with `Connection.connect`; whoever made it calls `close`."""
 
-    version = VERSION
-
     def __init__(self, link: Stream, peer: dict[str, Any], code: str, where: str) -> None:
         self.peer = peer  # what the engine said of itself: "protocol", "version", "code", "pid"
         self.code = code
@@ -95,7 +93,7 @@ class Connection:
         _all.add(self)
 
     @classmethod
-    def connect(cls, path: Path, role: str = "client") -> Connection:
+    def connect(cls, path: Path) -> Connection:
         """Connect to the engine that listens at `path`. Raises `RuntimeUnavailable`."""
         try:
             sock = stream.connect(path)
@@ -105,7 +103,7 @@ class Connection:
             ) from error
         link = Stream(sock)
         code = code_digest()
-        hello = {"protocol": PROTOCOL, "version": VERSION, "code": code, "role": role, "pid": os.getpid()}
+        hello = {"protocol": PROTOCOL, "version": VERSION, "code": code, "role": "client", "pid": os.getpid()}
         try:
             link.send(pack(Frame(Kind.HELLO, payload=json.dumps(hello).encode())))
             frames: list[tuple[Frame, int]] = []

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from slipway.dsl.errors import Error, RuntimeUnavailable, VersionError
+from slipway.dsl.version import VERSION
 from slipway.executor.home import Home
 
 from .connection import Connection
@@ -54,7 +55,7 @@ def _is_other_code(connection: Connection) -> bool:
 
 def _retire(connection: Connection) -> None:
     """Ask an engine of other code to end, where nothing is under way in it."""
-    theirs, ours = connection.peer.get("version"), connection.version
+    theirs, ours = connection.peer.get("version"), VERSION
     status = connection.request("status", {})
     if status["busy"]:
         connection.close()

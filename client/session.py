@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +28,13 @@ LONGEST_WAIT = 0.001  # seconds that an input waits for others to travel with
 _RETURNED = int(Outcome.RETURNED)
 
 Input = tuple[tuple[Any, ...], dict[str, Any]]
-Progress = Callable[[FunctionRef, int, "int | None"], None]
 
 
 class EngineSession:
-    """A `dsl` session: what `f.remote` and `f.map` of a program act through.
+    """A `dsl` session: what `f.remote` and `f.map` of a program act through."""
 
-    `progress`, where set, hears of each result of a map: the function, how many are done, and how many there are
-    (None while the inputs have not all been taken).
-    """
-
-    def __init__(self, connection: Connection, *, window: int = WINDOW, progress: Progress | None = None) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.progress = progress
-        self._window = window
         self._channels: dict[tuple[str, str], int] = {}
         if worker_app() is None:
             payload.look_into_main()
@@ -63,7 +56,7 @@ class EngineSession:
         """One result for each input. When one fails, or nobody asks any more, what has not begun is cancelled."""
         connection = self.connection
         waiter = Waiter()
-        work = _Map(self, function, self._channel(function), waiter, order_outputs, return_exceptions)
+        work = _Map(self.connection, function, self._channel(function), waiter, order_outputs, return_exceptions)
         source = iter(inputs)
         try:
             while True:
@@ -95,7 +88,7 @@ class EngineSession:
 
         mailbox = Mailbox(self.connection)
         channel = await self._channel_aio(function)
-        work = _Map(self, function, channel, mailbox.waiter, order_outputs, return_exceptions)
+        work = _Map(self.connection, function, channel, mailbox.waiter, order_outputs, return_exceptions)
         source = inputs.__aiter__()
         taking: asyncio.Future[Input] | None = None
         hearing: asyncio.Future[tuple[Frame, int]] | None = None
@@ -154,15 +147,14 @@ class _Map:
 
     def __init__(
         self,
-        session: EngineSession,
+        connection: Connection,
         function: FunctionRef,
         channel: int,
         waiter: Waiter,
         ordered: bool,
         exceptions: bool,
     ) -> None:
-        self._session = session
-        self._connection = session.connection
+        self._connection = connection
         self._function = function
         self._channel = channel
         self._waiter = waiter
@@ -173,12 +165,12 @@ class _Map:
         self._bunch: list[bytes] = []
         self._bunch_size = 1  # grows: the first input starts a worker at once
         self._sent_at = 0.0
-        self._taken = self._given = self._finished = 0
+        self._taken = self._given = 0
         self._all_taken = False
 
     @property
     def wants_input(self) -> bool:
-        return not self._all_taken and self._taken - self._given < self._session._window
+        return not self._all_taken and self._taken - self._given < WINDOW
 
     @property
     def under_way(self) -> bool:
@@ -223,9 +215,6 @@ class _Map:
     def accept(self, frame: Frame, fd: int) -> None:
         index = self._indexes.pop(frame.id)
         self._results[index] = frame, fd
-        self._finished += 1
-        if self._session.progress is not None:
-            self._session.progress(self._function, self._finished, self._taken if self._all_taken else None)
 
     def next(self) -> Any:
         """The next result. Raises what the call raised, unless exceptions are asked for as results."""

@@ -32,7 +32,7 @@ def test_values_survive(value: Any) -> None:
 
 @pytest.mark.parametrize("size", [10, 20_000, 400_000])
 def test_arrays_survive_inline_and_by_descriptor(size: int) -> None:
-    value = {"a": np.arange(size), "b": (np.ones((3, size)), "text"), "c": np.arange(2 * size)[::2]}
+    value: dict[str, Any] = {"a": np.arange(size), "b": (np.ones((3, size)), "text"), "c": np.arange(2 * size)[::2]}
     packed = payload.dump(value)
     for got in (payload.load(packed.bytes()), payload.load_fd(packed.memfd(), packed.size)):
         assert np.array_equal(got["a"], value["a"]) and np.array_equal(got["c"], value["c"])
