@@ -15,12 +15,12 @@ from .dispatch import PoolSpec, limits_of
 from .home import Home
 from .images import ImageParts, Nodes, image_parts, nodes_of
 from .ports import ContainerSpec, Deployment, Limits, Mount
+from .steps import IS_REMOTE
 from .store.seal import Seal
 from .store.state import State
 from .worker.host import FunctionStart, WorkerSpec
 
 SESSION = "slipway.session:connect_worker"  # what makes a worker's way to call other functions
-IS_REMOTE = ("SLIPWAY_IS_REMOTE", "1")
 
 
 @frozen(kw_only=True)

@@ -120,6 +120,7 @@ COMPILED = (("PYC_INVALIDATION_MODE", "TIMESTAMP"), ("SOURCE_DATE_EPOCH", EPOCH)
 # What a program that is run once leaves behind is its result, not its byte code.
 UNCOMPILED = (("PYTHONDONTWRITEBYTECODE", "1"),)
 PACKAGE_CACHES = ("uv", "pip")
+IS_REMOTE = ("SLIPWAY_IS_REMOTE", "1")
 
 
 # --- Python packages ----------------------------------------------------------------------------------
@@ -261,7 +262,7 @@ def _function(step: RunFunction, code: tuple[FileEntry, ...], config: ImageConfi
     call = {"module": step.module, "qualname": step.qualname, "payload": step.payload}
     return Recipe(
         commands=(("python", BUILD_FUNCTION),),
-        env=(*BASE_ENV, *UNCOMPILED),
+        env=(*BASE_ENV, *UNCOMPILED, IS_REMOTE),
         cwd=config.workdir or "/root",
         stdin=json.dumps(call).encode(),
         code=code,

@@ -15,8 +15,10 @@ def run(module: str, qualname: str, payload: str) -> None:
     import pickle  # the arguments come from the user's own program
     from operator import attrgetter
 
+    from slipway.dsl import context
     from slipway.dsl.function import raw_of
 
+    context.enter_worker()  # before the user's file asks whether it is at home
     function = raw_of(attrgetter(qualname)(importlib.import_module(module)))
     args, kwargs = pickle.loads(base64.b64decode(payload)) if payload else ((), {})  # noqa: S301 - see above
     result = function(*args, **kwargs)

@@ -13,7 +13,7 @@ import slipway
 
 def note():
     import helper
-    open("/opt/note", "w").write(f"{os.getcwd()} {helper.WORD}")
+    open("/opt/note", "w").write(f"{os.getcwd()} {helper.WORD} {slipway.is_local()}")
 
 source = slipway.Image.debian_slim().add_local_python_source("helper", copy=True)
 elsewhere = source.workdir("/srv/new").run_function(note)
@@ -40,4 +40,4 @@ def test_a_worker_starts_in_the_workdir_and_through_the_entrypoint(machine: Mach
     machine.write("app.py", STARTS)
     machine.write("helper.py", "WORD = 'hello'\n")
     ran = machine.run("run", "app.py")
-    assert ran.out.splitlines() == ["/srv/new, /srv/new hello, hello", "1"]
+    assert ran.out.splitlines() == ["/srv/new, /srv/new hello False, hello", "1"]
