@@ -135,6 +135,11 @@ class LocalProcessRuntime:
     def name(self) -> str:
         return "local"
 
+    def drain(self) -> None:
+        for container in self.containers:
+            for process in container.processes:
+                process.drain()
+
     async def start(self) -> None: ...
 
     async def close(self) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import os
+import shutil
 import socket
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from attrs import evolve
 from local_runtime import LocalProcessRuntime
 
 from slipway.compiler.facts import BaseFact
@@ -28,6 +30,14 @@ from slipway.executor.worker.logs import Line
 from slipway.executor.worker.wire import Listener, Wire
 
 APP = "app"
+
+
+@cache
+def our_code() -> Path:
+    """Our own package as workers get it, made once for all tests of this run."""
+    folder = Path(tempfile.mkdtemp(prefix="slipway-code-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return package.prepare(folder)
 
 
 class WallClock:
@@ -162,13 +172,10 @@ class EngineThread:
 
 
 @contextmanager
-def small_engine(root: Path, code: Path, new_loop: Any = asyncio.new_event_loop) -> Iterator[EngineThread]:
+def small_engine(new_loop: Any = asyncio.new_event_loop) -> Iterator[EngineThread]:
     with tempfile.TemporaryDirectory(prefix="slipway-") as home:
-        thread = EngineThread(Path(home), code, new_loop)
+        thread = EngineThread(Path(home), our_code(), new_loop)
         try:
             yield thread
         finally:
             thread.close()
-
-
-__all__ = ["APP", "EngineThread", "SmallEngine", "WallClock", "evolve", "pool_spec", "small_engine"]

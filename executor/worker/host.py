@@ -180,25 +180,28 @@ class Worker:
         try:
             peeked = sock.recv(4096, socket.MSG_PEEK)
             frames = Decoder(limit=4096 - HEADER_SIZE).feed(peeked)
-            if not frames and peeked:
-                return  # the rest is on its way
+            # A HELLO is sent in one piece; to wait for the rest of one would be to be woken for nothing all the time.
             if frames and frames[0].kind == Kind.HELLO:
-                hello = json.loads(bytes(frames[0].payload))
+                said = json.loads(bytes(frames[0].payload))
+                hello = said if isinstance(said, dict) else {}
                 size = HEADER_SIZE + len(frames[0].payload)
         except BlockingIOError:
             return
-        except (OSError, ValueError, FrameError):
+        except (OSError, ValueError, RecursionError, FrameError):
             pass  # whoever it is, it does not speak as a worker does
         self._loop.remove_reader(sock.fileno())
         self._strangers.pop(sock.fileno(), None)
         role = hello.get("role")
         if role == "client":
             self._hooks.on_client(sock)
-        elif role in ("worker", "control") and hmac.compare_digest(str(hello.get("token")), self._token):
+        elif role in ("worker", "control") and self._knows(hello):
             sock.recv(size)
             self._welcome(sock, str(role))
         else:
             sock.close()
+
+    def _knows(self, hello: dict[str, object]) -> bool:
+        return hmac.compare_digest(str(hello.get("token")).encode(errors="replace"), self._token.encode())
 
     def _welcome(self, sock: socket.socket, role: str) -> None:
         if role == "worker" and self._link is None:

@@ -8,6 +8,7 @@ of one loop. Orders about inputs (give up, give back) come over a second connect
 from __future__ import annotations
 
 import base64
+import errno
 import fcntl
 import importlib
 import inspect
@@ -16,6 +17,7 @@ import os
 import pickle
 import resource
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -67,9 +69,12 @@ def main(folder: str) -> None:
     link.send(pack(Frame(Kind.READY, payload=json.dumps({"pid": os.getpid()}).encode())))
     try:
         server.serve()
-    except StreamClosed:
-        pass  # the engine has no more use for this worker
-    printed.end_call()
+    except StreamClosed as closed:  # the engine has no more use for this worker …
+        if isinstance(closed.__cause__, OSError) and closed.__cause__.errno == errno.EBADF:  # … or can't be reached
+            print(f"{start['function']['name']} closed file descriptors that are not its own", file=sys.stderr)  # noqa: T201
+            sys.exit(1)
+    finally:
+        printed.end_call()
 
 
 def _connect(path: Path, role: str, token: str) -> Stream:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import logging
 import os
 import socket
 import struct
@@ -24,7 +25,11 @@ HIGH_WATER = 16 * 1024 * 1024  # a peer that does not read this much is not read
 LOW_WATER = 4 * 1024 * 1024  # … until it has taken all but this
 NO_FD = -1
 _ANCILLARY = socket.CMSG_SPACE(32 * 4)
+MOST_LOOSE = 4  # descriptors whose frame has not come yet; one comes with the first byte of its frame
+REST = 0.5  # seconds without accepting, where no descriptor is left for a new connection
 _FD = int(Flag.FD)
+
+log = logging.getLogger("slipway")
 
 OnFrame = Callable[[Frame, int], None]
 OnClosed = Callable[[str], None]
@@ -137,6 +142,9 @@ class Wire:
             self.on_frame(frame, fd)
             if self.closed:
                 return False
+        if len(self._fds) > MOST_LOOSE:
+            self._lost("descriptors came without their frames")
+            return False
         return True
 
     def _take_fds(self, ancillary: list[tuple[int, int, bytes]]) -> None:
@@ -308,12 +316,21 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._sock = listen(path, mode)
         self._on_connection = on_connection
-        self._loop.add_reader(self._sock.fileno(), self._accept)
+        self._listen()
+
+    def _listen(self) -> None:
+        if self._sock.fileno() >= 0:
+            self._loop.add_reader(self._sock.fileno(), self._accept)
 
     def _accept(self) -> None:
         try:
             sock, _ = self._sock.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as error:  # too many open files, say: who waits is let in when some have closed
+            log.warning("no connection can be accepted for now: %s", error.strerror)
+            self._loop.remove_reader(self._sock.fileno())
+            self._loop.call_later(REST, self._listen)
             return
         self._on_connection(sock)
 
