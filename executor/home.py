@@ -8,11 +8,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from pathlib import Path
+from typing import Any
 
 from attrs import field, frozen
 
 from slipway.dsl.errors import RuntimeUnavailable
+
+ENDING_SECONDS = 30.0  # as long an engine that was told to end may take before the next one gives up
 
 
 @frozen
@@ -92,21 +96,24 @@ class EngineLock:
         self._path = path
         self._fd = -1
 
-    def acquire(self, *, wait: bool = True) -> bool:
-        """Take the lock, waiting for an engine that is on its way out. False when it is held and `wait` is not set."""
+    def acquire(self, *, wait: float = ENDING_SECONDS) -> None:
+        """Take the lock, waiting so many seconds for an engine that is on its way out. Raises `RuntimeUnavailable`."""
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            os.close(fd)
-            return False
+        deadline = time.monotonic() + wait
+        while not _locked(fd):
+            if time.monotonic() > deadline:
+                os.close(fd)
+                raise RuntimeUnavailable(
+                    f"another engine holds {self._path.parent}: pid {_note(self._path).get('pid', 'unknown')}",
+                    hint="End it with `slipway down --now`, or end its process.",
+                )
+            time.sleep(0.02)  # flock has no deadline of its own
         import psutil
 
         os.ftruncate(fd, 0)
-        holder = {"pid": os.getpid(), "started": psutil.Process().create_time(), "boot": boot_id()}
-        os.pwrite(fd, json.dumps(holder).encode(), 0)
+        note = {"pid": os.getpid(), "started": psutil.Process().create_time(), "boot": boot_id()}
+        os.pwrite(fd, json.dumps(note).encode(), 0)
         self._fd = fd
-        return True
 
     def release(self) -> None:
         if self._fd >= 0:
@@ -115,14 +122,32 @@ class EngineLock:
             self._fd = -1
 
 
-def holder(path: Path) -> int | None:
-    """The pid of the engine that holds the lock at `path`, or None where nobody does (a dead holder's note is void)."""
-    import psutil
+def _locked(fd: int, how: int = fcntl.LOCK_EX) -> bool:
+    try:
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
+
+def _note(path: Path) -> dict[str, Any]:
     try:
         note = json.loads(path.read_text())
-        process = psutil.Process(note["pid"])
-        alive = note["boot"] == boot_id() and abs(process.create_time() - note["started"]) < 1
-    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) else {}
+
+
+def holder(path: Path) -> int | None:
+    """The pid of the engine that holds the lock at `path`, or None where nobody does (a dead holder's note is void).
+
+    The lock itself is asked: start times move when the clock is set.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
         return None
-    return int(note["pid"]) if alive else None
+    try:
+        return None if _locked(fd, fcntl.LOCK_SH) else _note(path).get("pid")
+    finally:
+        os.close(fd)

@@ -31,6 +31,40 @@ from .ports import Deployment, Runtime
 Method = Callable[[Scope, dict[str, Any], Emit], Awaitable[dict[str, Any]]]
 
 
+# What each request takes; a name with "?" may be left out.
+PARAMETERS: dict[str, dict[str, type]] = {
+    "plan": {"declaration": dict, "secrets?": dict, "folder?": str, "runtime?": str, "save?": bool, "brief?": bool},
+    "apply": {"plan?": dict, "id?": str, "folder?": str},
+    "run": {"declaration": dict, "secrets?": dict, "folder?": str, "runtime?": str},
+    "app.end": {"app": str},
+    "app.logs": {"app": str, "tail?": int},
+    "logs.follow": {"app": str},
+    "function.open": {"app": str, "function": str},
+    "destroy": {"app": str, "volumes?": list},
+    "down": {"drain?": bool},
+}
+MAX_TAIL = 100_000
+
+
+def check_parameters(method: str, params: dict[str, Any]) -> None:
+    """Raises `InvalidError` for one that is missing or of a wrong type; those that nobody knows are left out."""
+    given = {name: value for name, value in params.items() if value is not None}
+    params.clear()
+    for known, kind in PARAMETERS.get(method, {}).items():
+        name = known.rstrip("?")
+        if name not in given and not known.endswith("?"):
+            raise InvalidError(f"{method}: {name!r} is missing")
+        if name in given:
+            params[name] = given[name]
+            if type(params[name]) is not kind:
+                raise InvalidError(f"{method}: {name!r} is {type(params[name]).__name__}, expected {kind.__name__}")
+    if any(not isinstance(name, str) for name in params.get("volumes", ())):
+        raise InvalidError(f"{method}: 'volumes' are not all names")
+    for slot, values in params.get("secrets", {}).items():
+        if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
+            raise InvalidError(f"{method}: the secret {slot} is not names with text values")
+
+
 def methods(engine: Engine) -> dict[str, Method]:
     """Every request that an engine answers."""
     requests = Requests(engine)
@@ -234,7 +268,8 @@ class Requests:
 
     async def logs(self, _scope: Scope, params: dict[str, Any], _emit: Emit) -> dict[str, Any]:
         app = str(params["app"])
-        lines = await asyncio.to_thread(self._engine.logbook.tail, app, int(params.get("tail", 100)))
+        count = min(max(params.get("tail", 100), 0), MAX_TAIL)
+        lines = await asyncio.to_thread(self._engine.logbook.tail, app, count)
         if not lines and app not in {live.name for live in self._engine.live.values()}:
             raise NotFoundError(f"no app {app} has run here", hint="What is deployed: slipway app list")
         return {"lines": [asdict(line) for line in lines]}

@@ -13,16 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from slipway.compiler.encode import to_wire
-from slipway.dsl.errors import DeclarationError, Error, ImageBuildError, InternalError, NotFoundError
+from slipway.dsl.errors import DeclarationError, Error, ImageBuildError, InternalError, InvalidError, NotFoundError
 from slipway.dsl.version import VERSION
 
 from .engine import Emit, Engine, Scope
-from .requests import methods
+from .requests import check_parameters, methods
 from .worker.frames import PROTOCOL, Flag, Frame, Kind
 from .worker.package import code_digest
 from .worker.wire import NO_FD, Listener, Wire, peer_uid
 
 log = logging.getLogger("slipway")
+
+GREET_SECONDS = 30.0  # for a connection to say HELLO; until then it would only keep an idle engine from ending
+SLOW = 32 << 20  # bytes that a program has not taken yet; beyond it lines of logs are left out, not kept for it
+LINES = frozenset({"line", "log"})
 
 
 class Client:
@@ -34,7 +38,9 @@ class Client:
         self.scope = scope or Scope()
         self._requests: dict[int, asyncio.Task[None]] = {}
         self._greeted = False
+        self._left_out = 0
         self._wire = Wire(sock, on_frame=self._on_frame, on_closed=self._on_closed)
+        self._deadline = asyncio.get_running_loop().call_later(GREET_SECONDS, self._close_stranger)
         self.scope.send = self._wire.send
 
     # --- frames in ----------------------------------------------------------------------------------
@@ -49,17 +55,22 @@ class Client:
         if kind == Kind.HELLO:
             self._hello(frame)
         elif not self._greeted:
-            self._wire.close()
-        elif kind == Kind.REQUEST:
+            self.close()
+        elif kind == Kind.REQUEST and frame.id not in self._requests:
             self._requests[frame.id] = self._server.tasks.create_task(self._request(frame))
         elif kind == Kind.CANCEL:
             self._cancel(frame)
         else:
-            log.warning("a client sent a frame of kind %d, which clients do not send", kind)
-            self._wire.close()
+            log.warning("a client sent a frame that clients do not send: kind %d, id %d", kind, frame.id)
+            self.close()
+
+    def _close_stranger(self) -> None:
+        if not self._greeted:
+            self.close()
 
     def _hello(self, frame: Frame) -> None:
         self._greeted = True
+        self._deadline.cancel()
         answer = {"protocol": PROTOCOL, "version": VERSION, "code": code_digest(), "pid": os.getpid()}
         self._send_json(Kind.HELLO, frame.id, answer)
 
@@ -71,6 +82,7 @@ class Client:
             self._engine.cancel(self.scope, frame.id, force=bool(frame.flags & Flag.FORCE))
 
     def _on_closed(self, _reason: str) -> None:
+        self._deadline.cancel()
         for task in self._requests.values():
             task.cancel()
         self._server.forget(self)
@@ -101,16 +113,23 @@ class Client:
             self._requests.pop(ident, None)
 
     async def _perform(self, ident: int, payload: bytes | bytearray | memoryview) -> dict[str, Any]:
-        try:
-            params = json.loads(bytes(payload))
-            method = self._server.methods[params.pop("method")]
-        except (ValueError, KeyError, AttributeError) as error:
-            raise NotFoundError(f"the engine knows no such request: {error}") from error
+        params = _parameters(payload)
+        name = params.pop("method", None)
+        method = self._server.methods.get(name) if isinstance(name, str) else None
+        if method is None:
+            raise NotFoundError(f"the engine knows no such request: {name!r:.80}")
+        check_parameters(str(name), params)
+        return await method(self.scope, params, lambda event: self._emit(ident, event))
 
-        def emit(event: dict[str, Any]) -> None:
-            self._send_json(Kind.EVENT, ident, event)
-
-        return await method(self.scope, params, emit)
+    def _emit(self, ident: int, event: dict[str, Any]) -> None:
+        """Send an event. A program that does not read gets no more lines: what it left lying would fill our memory."""
+        if self._wire.buffered > SLOW and event["event"] in LINES:
+            self._left_out += 1
+            return
+        if self._left_out and event["event"] in LINES:
+            event = event | {"text": f"[{self._left_out} lines left out: they were not read]\n{event['text']}"}
+            self._left_out = 0
+        self._send_json(Kind.EVENT, ident, event)
 
     def _fault(self, ident: int, error: Error) -> None:
         fault: dict[str, Any] = {"type": type(error).__name__, "message": error.message, "hint": error.hint}
@@ -121,7 +140,24 @@ class Client:
         self._send_json(Kind.FAULT, ident, fault)
 
     def close(self) -> None:
-        self._wire.close()
+        """Hang up: what it asked for is given up, as when it hangs up itself."""
+        if not self._wire.closed:
+            self._wire.close()
+            self._on_closed("closed here")
+
+
+def _parameters(payload: bytes | bytearray | memoryview) -> dict[str, Any]:
+    data = bytes(payload)
+    try:
+        params = json.loads(data)
+        if b"\\ud" in data or b"\\uD" in data:  # halves of characters, which no file name and no database takes
+            json.dumps(params, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        what = type(error).__name__ if isinstance(error, UnicodeEncodeError) else error  # that would quote all of it
+        raise InvalidError(f"a request is not JSON: {what}") from None
+    if not isinstance(params, dict):
+        raise InvalidError("a request is not a JSON object")
+    return params
 
 
 class Server:
