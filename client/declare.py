@@ -219,7 +219,7 @@ def _used(function: AnyFunction, decl: FunctionDecl) -> Iterator[str]:
         yield "endpoint"
     if decl.batching is not None:
         yield "batched"
-    if decl.concurrency.max_inputs > 1:
+    if decl.concurrency.max_inputs > 1 and not decl.is_async:
         yield "concurrent"
 
 

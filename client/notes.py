@@ -13,15 +13,11 @@ from slipway.dsl.errors import Error
 NOT_YET = {
     "schedule": "the function doesn't run by itself",
     "retries": "an input that fails isn't tried again",
-    "min_containers": "workers start with the first input",
-    "buffer_containers": "workers start when inputs wait",
-    "scaledown_window": "idle workers end when the engine sees fit",
-    "single_use_containers": "a worker takes one input after the other",
     "enable_memory_snapshot": "workers start without a snapshot",
     "gpu": "workers see the GPUs that the runtime shows them, without a lease",
     "ephemeral_disk": "the disk of a worker isn't limited",
     "restrict_modal_access": "workers may call other functions of the home",
-    "concurrent": "a worker takes one input at a time",
+    "concurrent": "a worker takes one input at a time, unless the function is async",
     "batched": "the function gets one input at a time",
     "endpoint": "the function has no URL",
 }

@@ -114,6 +114,10 @@ class App:
     def function(self, *wrong: object, **options: Unpack[FunctionArguments]) -> FunctionDecorator:
         """Make a function part of the app, with an image, resources and all else that its workers need.
 
+        `cpu` is in cores and `memory` in MiB, each a number or a pair (request, limit), and not limited where nothing
+        is said; `timeout` is in seconds, 300 where nothing is said. docs/guide/functions.md lists all that a function
+        takes. Raises `TypeError` for a parameter that doesn't exist and `InvalidError` for a value that can't be.
+
         >>> app = App("example")
         >>> @app.function(cpu=2, memory=(512, 2048), timeout=60, serialized=True)
         ... def work(x): ...

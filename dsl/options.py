@@ -28,7 +28,7 @@ UNLIMITED, AS_NEEDED = Resources(), Autoscaling()
 
 
 class ClsArguments(TypedDict, total=False):
-    """The parameters of `@app.cls`. What each does is said in docs/reference."""
+    """The parameters of `@app.cls`. What each takes, and what holds where it isn't given: docs/guide/functions.md."""
 
     image: Image | None
     env: Mapping[str, str | None] | None

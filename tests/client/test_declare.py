@@ -458,6 +458,9 @@ def test_parameters_not_in_effect_are_named_once(load: Load) -> None:
 app = slipway.App("a")
 @app.function(schedule=slipway.Cron("0 3 * * *"), region="eu", max_containers=3, timeout=3)
 def a(): ...
+@app.function(min_containers=1, buffer_containers=1, scaledown_window=5, single_use_containers=True)
+@slipway.concurrent(max_inputs=3)
+async def in_effect(): ...
 @app.function(retries=2, region="us", gpu="T4")
 def b(): ...
 @app.function()
