@@ -68,6 +68,10 @@ def _parsed(goal: Target, words: tuple[str, ...], program: str) -> tuple[tuple[A
         parsed = command.main(list(words), prog_name=program, standalone_mode=False)
     except click.exceptions.Exit:
         return None
+    except click.NoSuchOption as error:
+        if any(error.option_name in own.opts for own in run.params):
+            error.message += " It is one of `slipway run` itself, and stands before APP."
+        raise
     return parsed if isinstance(parsed, tuple) else None
 
 
