@@ -69,9 +69,10 @@ def _parsed(goal: Target, words: tuple[str, ...], program: str) -> tuple[tuple[A
     except click.exceptions.Exit:
         return None
     except click.NoSuchOption as error:
-        if any(error.option_name in own.opts for own in run.params):
-            error.message += " It is one of `slipway run` itself, and stands before APP."
-        raise
+        if not any(error.option_name in own.opts for own in run.params):
+            raise
+        said = f"{error.format_message()} It is one of `slipway run` itself, and stands before APP."
+        raise click.UsageError(said, ctx=error.ctx) from None
     return parsed if isinstance(parsed, tuple) else None
 
 
