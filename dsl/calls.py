@@ -191,6 +191,9 @@ class StarMap(_Maps, Generic[R]):
         return AsyncResults(start, self._what)
 
     def _checked(self, item: Iterable[Any], kwargs: dict[str, Any]) -> Input:
+        if not hasattr(item, "__iter__"):
+            way = f"For one argument each use {self._function.name}.map(...)."
+            raise TypeError(f"{here()}: {self._what} takes sequences of arguments, not {type(item).__name__}. {way}")
         args = tuple(item)
         self._function.check(args, kwargs)
         return args, kwargs
