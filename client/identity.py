@@ -59,7 +59,7 @@ def _text(value: Any, above: tuple[int, ...]) -> str:
         pairs = sorted((_text(k, inside), _text(v, inside)) for k, v in value.items())
         return "{" + ", ".join(f"{k}: {v}" for k, v in pairs) + "}"
     if isinstance(value, PurePath):
-        return f"{_class(value)}({value.as_posix()!r})"
+        return f"Path({value.as_posix()!r})"  # where its class lives differs between versions of Python
     if isinstance(value, Volume):
         return repr(value)
     fields = _fields(value)
