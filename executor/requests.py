@@ -171,7 +171,7 @@ class Requests:
         state = self._engine.state
         if "plan" in params:
             plan = await asyncio.to_thread(from_wire, Plan, params["plan"])
-            await asyncio.to_thread(planfile.verify_graph, plan.graph)
+            await asyncio.to_thread(planfile.verify, plan)
             return plan
         if "id" in params:
             saved = await state.plan(str(params["id"]))
@@ -315,6 +315,6 @@ def _written(plan: Plan) -> tuple[dict[str, Any], bytes]:
 def _without_files(plan: dict[str, Any]) -> dict[str, Any]:
     nodes = [
         node | {"spec": node["spec"] | {"files": []}} if node["spec"].get("files") else node
-        for node in plan["graph"]["nodes"]
+        for node in plan["graph"].get("nodes", ())
     ]
     return plan | {"graph": plan["graph"] | {"nodes": nodes}}

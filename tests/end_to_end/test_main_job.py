@@ -154,3 +154,14 @@ def test_the_same_digests_everywhere(tmp_path: Path, index: str) -> None:
             machine.close()
     assert len(digests[0]) >= 7
     assert digests[0] == digests[1]
+
+
+def test_an_app_of_nothing_and_one_that_became_so(machine: Machine) -> None:
+    app = machine.write("app.py", "import slipway\napp = slipway.App('bare')\n")
+    assert "Nothing to do" in machine.run("plan", "app.py").out
+    app.write_text("import slipway\napp = slipway.App('bare')\n\n@app.function()\ndef f(): pass\n")
+    machine.run("apply", "app.py", "--yes")
+    app.write_text("import slipway\napp = slipway.App('bare')\n")
+    assert "-  function f" in machine.run("plan", "app.py").out
+    assert "serial 2" in machine.run("apply", "app.py", "--yes").out
+    assert "Nothing to do" in machine.run("plan", "app.py").out
