@@ -10,7 +10,16 @@ import re
 from functools import partial
 from typing import Protocol
 
-from slipway.dsl.declaration import Autoscaling, CronDecl, EndpointDecl, FunctionDecl, PeriodDecl, Resources, Retries
+from slipway.dsl.declaration import (
+    Autoscaling,
+    CronDecl,
+    EndpointDecl,
+    FunctionDecl,
+    PeriodDecl,
+    Resources,
+    Retries,
+    VolumeDecl,
+)
 
 from .faults import Faults, did_you_mean, place
 from .titles import shorten
@@ -182,15 +191,7 @@ def _check_volumes(function: FunctionDecl, faults: Faults) -> None:
     places: dict[tuple[str, str | None], str] = {}
     for path, volume in function.volumes:
         say: Say = partial(faults.error, f"function {function.name}", origin=place(volume.origin, function.origin))
-        problem = path_problem(path)
-        if problem:
-            hint = f'Mount it somewhere else: volumes={{"{plain_path(path)}": …}}'
-            say(f"a volume can't be mounted there: {problem}", found=f"{path!r:.80}", hint=hint)
-        check_volume_name(volume.name, say)
-        if volume.sub_path is not None and (
-            not volume.sub_path.strip("/") or ".." in volume.sub_path.split("/") or "\0" in volume.sub_path
-        ):
-            say("sub_path is not a folder in the volume", found=f"{volume.sub_path!r:.80}", hint="Leave out '..'.")
+        check_volume(path, volume, say)
         other = places.setdefault((volume.name, volume.sub_path), path)
         if other != path:
             say(
@@ -200,7 +201,16 @@ def _check_volumes(function: FunctionDecl, faults: Faults) -> None:
             )
 
 
-def check_volume_name(name: str, say: Say) -> None:
+def check_volume(path: str, volume: VolumeDecl, say: Say) -> None:
+    """Where a volume is mounted, what it is called, and which folder of it is meant."""
+    problem = path_problem(path)
+    if problem:
+        hint = f'Mount it somewhere else: volumes={{"{plain_path(path)}": …}}'
+        say(f"a volume can't be mounted there: {problem}", found=f"{path!r:.80}", hint=hint)
+    sub_path = volume.sub_path
+    if sub_path is not None and (not sub_path.strip("/") or ".." in sub_path.split("/") or "\0" in sub_path):
+        say("sub_path is not a folder in the volume", found=f"{sub_path!r:.80}", hint="Leave out '..'.")
+    name = volume.name
     if not re.fullmatch(r"[a-zA-Z0-9\-_.]{1,64}", name) or name in (".", ".."):
         better = re.sub(r"[^a-zA-Z0-9\-_.]+", "-", name).strip("-.")[:64] or "data"
         hint = f'Names are 1 to 64 letters, digits, "-", "_" and ".": Volume.from_name("{better}")'

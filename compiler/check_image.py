@@ -29,7 +29,7 @@ from slipway.dsl.declaration import (
     Step,
 )
 
-from .check_function import Say, check_gpu, check_volume_name, path_problem, plain_path
+from .check_function import Say, check_gpu, check_volume, plain_path
 from .faults import Faults, place
 from .titles import step_title
 
@@ -192,8 +192,4 @@ def _check_remote(source: LocalSource, method: str, say: Say) -> None:
 
 def _check_step_volumes(step: RunCommands | RunFunction, say: Say) -> None:
     for path, volume in step.volumes:
-        problem = path_problem(path)
-        if problem:
-            hint = f'Mount it somewhere else: volumes={{"{plain_path(path)}": …}}'
-            say(f"a volume can't be mounted there: {problem}", found=f"{path!r:.80}", hint=hint)
-        check_volume_name(volume.name, say)
+        check_volume(path, volume, say)

@@ -11,6 +11,7 @@ import re
 
 from slipway.dsl.errors import PlanFormatError, StalePlanError
 
+from .check_graph import check_graph
 from .encode import dumps, loads, node_digest
 from .nodes import Graph
 from .plan import PLAN_FORMAT, Change, Plan, Verb
@@ -97,7 +98,8 @@ def verify(plan: Plan) -> None:
 
 
 def verify_graph(graph: Graph) -> None:
-    """Make every digest of a graph anew. Raises `PlanFormatError` naming the first node that is not what it says."""
+    """Make every digest of a graph anew, and look where its names and paths lead. Raises `PlanFormatError` naming the
+    first node that is not what it says."""
     digests: dict[str, str] = {}
     for node in graph.nodes:
         unknown = [address for address in node.inputs if address not in digests]
@@ -110,6 +112,7 @@ def verify_graph(graph: Graph) -> None:
                 hint="A plan can't be edited by hand; change the app file. " + AGAIN,
             )
         digests[node.address] = node.digest
+    check_graph(graph)
 
 
 def check_fresh(plan: Plan, *, lineage: str, serial: int, engine_version: str, changes_now: tuple[Change, ...]) -> None:

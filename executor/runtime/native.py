@@ -203,6 +203,7 @@ class NativeRuntime:
         await self._launch()  # again, where the launcher was killed
         interpreter = _interpreter(spec)
         if interpreter not in self._venvs:
+            await asyncio.to_thread(self._recognise, spec.name, interpreter)
             with _in_words(self.home):
                 self._venvs[interpreter] = str(await asyncio.to_thread(self._skeletons.python, interpreter))
         places = tuple(self._layers.place(layer) for layer in spec.layers)
@@ -215,6 +216,14 @@ class NativeRuntime:
             await container.kill()
             raise
         return container
+
+    def _recognise(self, container: str, interpreter: Interpreter) -> None:
+        """A base's paths are no part of its digest, and its prefix is mounted: only what this host has is taken."""
+        if interpreter not in self._pythons.all(interpreter.version):
+            raise NotFoundError(
+                f"container {container}: {interpreter.executable} is not Python {interpreter.version} of this host",
+                hint="Make the plan again: `slipway plan`.",
+            )
 
     def _prepare(
         self, spec: ContainerSpec, places: tuple[str, ...], interpreter: Interpreter
