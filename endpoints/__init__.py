@@ -1,1 +1,1 @@
-"""The HTTP gateway: hosts and paths to functions, ASGI messages to workers."""
+"""The floor of the HTTP gateway. Nothing stands on it yet: endpoints are declared and planned, and not served."""

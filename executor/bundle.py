@@ -14,6 +14,7 @@ from slipway.compiler.facts import FileEntry
 from slipway.compiler.nodes import BundleSpec
 from slipway.dsl.errors import InvalidError, NotFoundError, StalePlanError
 
+from .disk import sync
 from .points import point
 from .store.blobs import FileBlobs, digest_of_file
 from .tasks import Flights
@@ -98,7 +99,7 @@ class Bundles:
             except OSError:
                 if not target.is_dir():  # else another engine of this home was faster, with the same content
                     raise
-            _sync(self._folder)
+            sync(self._folder)
         finally:
             shutil.rmtree(making, ignore_errors=True)
         return str(target)
@@ -132,7 +133,7 @@ class _Layout:
             except (FileExistsError, IsADirectoryError) as error:
                 raise InvalidError(f"{entry.path} is to be there twice, as a file and as something else") from error
         for folder in self._folders:
-            _sync(self._root / folder)
+            sync(self._root / folder)
 
     def _folder(self, path: str) -> None:
         if path in self._folders:
@@ -169,7 +170,7 @@ class _Layout:
                 return
         shutil.copyfile(blob, target)
         Path(target).chmod(entry.mode)
-        _sync(target)
+        sync(target)
 
 
 def _inside(path: str) -> str:
@@ -178,11 +179,3 @@ def _inside(path: str) -> str:
     if not path.startswith("/") or "" in parts[1:] or ".." in parts or "." in parts or "\0" in path:
         raise InvalidError(f"{path!r} can't be the place of a file in a container")
     return path[1:]
-
-
-def _sync(path: str | Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -1,1 +1,1 @@
-"""When functions fire: due times, the ledger of firings, and the service that wakes the engine."""
+"""The floor of schedules. Nothing stands on it yet: they are declared and planned, and nothing fires."""

@@ -20,8 +20,7 @@ from pathlib import Path
 from attrs import frozen
 
 from slipway.dsl.errors import InternalError, NotFoundError
-
-from . import kernel
+from slipway.executor.disk import sync, sync_all_beside
 
 FORMAT = 1
 OPAQUE = "user.overlay.opaque"
@@ -112,10 +111,10 @@ class Layers:
             output = content_digest(begun / "fs")
             text = json.dumps({"format": FORMAT, "layers": [layer], "output": output})
             (begun / "layer.json").write_text(text)
-            _sync(begun)
+            sync_all_beside(begun)
             with contextlib.suppress(FileExistsError):
                 begun.rename(self.folder / short(layer))
-                _sync_folder(self.folder)
+                sync(self.folder)
         except OSError as error:
             if error.errno not in {39, 17}:  # not empty, exists: someone else finished this very layer
                 raise
@@ -133,7 +132,7 @@ class Layers:
         link = self.folder / short(layer)
         link.unlink(missing_ok=True)
         link.symlink_to(name)
-        _sync_folder(self.folder)
+        sync(self.folder)
 
     def remove(self, layer: str) -> None:
         """Forget this digest; the content goes with the last one that names it."""
@@ -293,21 +292,4 @@ def _replace(path: Path, text: str) -> None:
     with begun.open("rb") as file:
         os.fsync(file.fileno())
     begun.rename(path)
-    _sync_folder(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Write out all of a new layer: one call for its file system beats one for each of ten thousand files."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        kernel.sync_file_system(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(path.parent)

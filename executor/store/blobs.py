@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from slipway.dsl.errors import InvalidError, NotFoundError
-from slipway.executor.runtime.kernel import sync_file_system
+from slipway.executor.disk import sync, sync_all_beside
 
 CHUNK = 1 << 20
 MANY = 16
@@ -103,13 +103,9 @@ class FileBlobs:
         wanted = tuple(paths)
         if len(wanted) <= MANY:
             for path in wanted:
-                _sync(path)
-            return
-        fd = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            sync_file_system(fd)
-        finally:
-            os.close(fd)
+                sync(path)
+        else:
+            sync_all_beside(self._folder)
 
     def _copy(self, path: str) -> tuple[str, str]:
         hasher = hashlib.sha256()
@@ -151,12 +147,3 @@ class _Temporary:
         finally:
             if error is not None:
                 Path(self._name).unlink(missing_ok=True)
-
-
-def _sync(path: str | Path) -> None:
-    """Have the kernel write a file or a folder to the disk."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

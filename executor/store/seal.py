@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from slipway.dsl.errors import InvalidError
+from slipway.executor.disk import sync
 
 
 class Seal:
@@ -103,8 +104,4 @@ def _create(path: Path) -> None:
             os.link(name, path)
     finally:
         Path(name).unlink()
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(path.parent)
