@@ -196,6 +196,8 @@ class Wire:
                 self._cork.dirty.append(self)
         elif not self._writing:
             self.flush()
+        elif self._buffered > HIGH_WATER:
+            self.pause("high water")
 
     def flush(self) -> None:
         """Write what is held back, as far as the peer takes it."""

@@ -282,7 +282,7 @@ def test_what_a_child_process_prints_arrives(program: Program) -> None:
 
 def test_async_calls_at_the_same_time_keep_their_lines_apart(program: Program) -> None:
     program.declare("says", is_async=True, concurrency=2, limits=PoolLimits(max_workers=1, slots=2))
-    inputs = [((name, None), {}) for name in ("x", "y")]
+    inputs: list[Any] = [((name, None), {}) for name in ("x", "y")]
     list(program.session.map(program.ref("says"), inputs, order_outputs=True, return_exceptions=False))
     by_text: dict[str, set[int | None]] = {}
     for name, line in program.engine.engine.lines:
@@ -339,7 +339,7 @@ def test_arguments_that_cannot_be_read_there_are_said(program: Program, monkeypa
     exec("class Thing: pass", module.__dict__)
     monkeypatch.setitem(sys.modules, "only_at_the_caller", module)
     with pytest.raises(DeserializationError, match=r"the arguments for silent can't be read.*only_at_the_caller"):
-        program.call("silent", module.Thing())  # type: ignore[attr-defined]
+        program.call("silent", module.Thing())
 
 
 def test_an_async_failure_comes_back(program: Program) -> None:
