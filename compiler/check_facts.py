@@ -164,9 +164,9 @@ class _Checking:
                 continue
             fact = self.world.find(need)
             if isinstance(fact, VolumeFact) and not fact.exists and volume.name not in self.made:
-                self.faults.error(
+                self.faults.warning(
                     address,
-                    f"there is no volume called {volume.name!r}",
+                    f"there is no volume called {volume.name!r}, and until there is one apply refuses",
                     found=f"Volume.from_name({volume.name!r})",
                     hint=f"To make it: Volume.from_name({volume.name!r}, create_if_missing=True)",
                     origin=where,

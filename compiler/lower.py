@@ -54,6 +54,7 @@ from .pyproject import Unusable, dependencies
 from .titles import step_title
 from .world import (
     World,
+    all_volumes,
     base_need,
     base_secrets,
     code_sources,
@@ -85,7 +86,8 @@ def checked(decl: AppDecl, facts: Facts) -> tuple[Fault, ...]:
 
 def lower(decl: AppDecl, world: World) -> Graph:
     """The graph of a declaration that has been checked."""
-    making = _Making(decl=decl, world=world)
+    made = frozenset(volume.name for volume in all_volumes(decl) if volume.create_if_missing)
+    making = _Making(decl=decl, world=world, made=made)
     for image in decl.images:
         making.image(image)
     for function in decl.functions:
@@ -99,6 +101,7 @@ class _Making:
 
     decl: AppDecl
     world: World
+    made: frozenset[str]  # names of the volumes that somebody says to make
     nodes: list[Node] = Factory(list)
     digests: dict[str, str] = Factory(dict)  # address -> digest
     tips: list[str] = Factory(list)  # per image the address of its last node
@@ -180,7 +183,7 @@ class _Making:
     def volume(self, volume: VolumeDecl) -> str:
         address = f"volume {volume.name}"
         if address not in self.digests:
-            self.add(address, VolumeSpec(name=volume.name), (), volume.origin)
+            self.add(address, VolumeSpec(name=volume.name, create=volume.name in self.made), (), volume.origin)
         return address
 
     def secret(self, secret: SecretDecl) -> str:

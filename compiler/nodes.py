@@ -58,6 +58,7 @@ class BundleSpec:
 class VolumeSpec:
     KIND: ClassVar[str] = "volume"
     name: str
+    create: bool = field(default=True, eq=False)  # made at apply where it is not there; else apply refuses
 
 
 @frozen(kw_only=True)

@@ -315,6 +315,8 @@ class _Realising:
             for _, name, _, sub_path in other.spec.volumes
         }
         sub_paths = tuple(sorted(sub_path for name, sub_path in used if name == spec.name and sub_path))
+        if not spec.create:
+            await self._parts.volumes.path(spec.name)  # raises where it isn't there
         if await self._parts.volumes.ensure(spec.name, sub_paths):
             self._done.append(node.address)
             self._tell(node, "done")

@@ -41,7 +41,10 @@ class Volumes:
         """Where the volume's folder lies, or a folder in it. Raises `NotFoundError`."""
         volume = await self._state.volume(name)
         if volume is None:
-            raise NotFoundError(f"there is no volume {name} in this home", hint="slipway apply makes it.")
+            raise NotFoundError(
+                f"there is no volume {name} in this home",
+                hint=f"To have it made: Volume.from_name({name!r}, create_if_missing=True)",
+            )
         top = self._folder / volume.folder
         if not sub_path or not sub_path.strip("/"):
             return str(top)

@@ -58,10 +58,6 @@ PLAN_FAULTS = {
         HEAD + "@app.function(image=slipway.Image.from_registry('debian'))\ndef f(): pass\n",
         ["app.py:3", "--runtime docker"],
     ),
-    "absent volume": (
-        HEAD + "@app.function(volumes={'/v': slipway.Volume.from_name('nowhere')})\ndef f(): pass\n",
-        ["app.py:3", "nowhere", "create_if_missing"],
-    ),
     "absent file": (
         HEAD + "@app.function(image=slipway.Image.debian_slim().add_local_file('ap.py', '/x'))\ndef f(): pass\n",
         ["ap.py", "app.py"],
@@ -76,6 +72,16 @@ def test_faults_at_plan(machine: Machine, name: str) -> None:
     shown = refuse(machine, "plan", "app.py")
     for part in said:
         assert part in shown, shown
+
+
+def test_a_volume_that_is_not_there(machine: Machine) -> None:
+    """It may be there when the plan is applied, so the plan warns and apply refuses."""
+    text = HEAD + "@app.function(volumes={'/v': slipway.Volume.from_name('nowhere')})\ndef f(): pass\n"
+    machine.write("app.py", text)
+    for command in (("plan", "app.py"), ("apply", "--yes")):
+        ran = machine.run(*command, code=None)
+        assert ran.code == (command[0] == "apply")
+        assert "nowhere" in ran.out + ran.err and "create_if_missing" in ran.out + ran.err
 
 
 def test_all_faults_at_once(machine: Machine) -> None:
