@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .output import Line, say, show
+from .output import OUTPUT, Line, say, show
 from .source import connect, json_option
 
 
@@ -46,7 +46,9 @@ def _row(entry: dict[str, Any]) -> tuple[str, ...]:
     functions = entry.get("functions", ())
     since = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.get("created_ms", 0) / 1000))
     number = functions if isinstance(functions, int) else len(functions)
-    return (entry["app"], str(entry["serial"]), entry.get("runtime", ""), str(number), since)
+    state = entry.get("state", "")
+    serves = state if state.startswith("broken") else str(number)
+    return (entry["app"], str(entry["serial"]), entry.get("runtime", ""), serves, since)
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[Line]:
@@ -96,4 +98,4 @@ def logs(name: str, tail: int, follow: bool, timestamps: bool, as_json: bool) ->
 def _log_line(line: dict[str, Any], timestamps: bool) -> Line:
     at = line.get("at_ms", 0)
     stamp = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(at / 1000))}.{at % 1000:03d} " if timestamps else ""
-    return ((f"{stamp}{line.get('function', '')} | ", "dim"), line.get("text", ""))
+    return ((f"{stamp}{line.get('function', '')} | ", "dim"), (line.get("text", ""), OUTPUT))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ import click
 Piece = str | tuple[str, str]
 Line = tuple[Piece, ...]
 
+OUTPUT = "output"  # the style of what the user's own program printed: it brings its colours along
 STYLES: dict[str, dict[str, Any]] = {
     "dim": {"dim": True},
     "bold": {"bold": True},
@@ -42,6 +44,25 @@ def has_colour(stream: TextIO) -> bool:
     return bool(os.environ.get("FORCE_COLOR")) or is_terminal(stream)
 
 
+# What moves the cursor, renames the window or worse. The end of a line and a tab do not.
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
+_COLOUR = re.compile(r"(\x1b\[[0-9;:]*m|\r)")  # what programs print colours and bars with
+
+
+def harmless(text: str, *, colours: bool = False) -> str:
+    r"""A text that came from elsewhere, its control characters written out; those of colours stay where they may.
+
+    >>> harmless("\x1b[2Jname\x1b[1m")
+    '\\x1b[2Jname\\x1b[1m'
+    >>> harmless("\x1b[2Jname\x1b[1m", colours=True)
+    '\\x1b[2Jname\x1b[1m'
+    """
+    if not colours:
+        return text.translate(_CONTROL)
+    parts = _COLOUR.split(text)  # every second one is a separator
+    return "".join(part if at % 2 else part.translate(_CONTROL) for at, part in enumerate(parts))
+
+
 def paint(line: Line, *, colour: bool) -> str:
     """
     >>> paint(("a ", ("b", "add")), colour=False)
@@ -49,10 +70,16 @@ def paint(line: Line, *, colour: bool) -> str:
     >>> paint((("b", "add"),), colour=True)
     '\\x1b[32mb\\x1b[0m'
     """
-    return "".join(
-        piece if isinstance(piece, str) else click.style(piece[0], **STYLES[piece[1]]) if colour else piece[0]
-        for piece in line
-    ).rstrip()
+    return "".join(_painted(piece, colour) for piece in line).rstrip()
+
+
+def _painted(piece: Piece, colour: bool) -> str:
+    if isinstance(piece, str):
+        return harmless(piece)
+    text, style = piece
+    if style == OUTPUT:
+        return harmless(text, colours=True)
+    return click.style(harmless(text), **STYLES[style]) if colour else harmless(text)
 
 
 def show(lines: Iterable[Line], *, err: bool = False) -> None:

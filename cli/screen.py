@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define
 
-from .output import Line, duration, has_colour, is_terminal, paint
+from .output import Line, duration, harmless, has_colour, is_terminal, paint
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -72,7 +72,7 @@ class Screen:
         with self._lock:
             doing = self._doing[key] = Doing(title, time.monotonic())
             if self._has_bars:
-                doing.bar = self._bars().add_task(title, total=total, note="")
+                doing.bar = self._bars().add_task(harmless(title), total=total, note="")
 
     def advance(self, key: str, *, done: int, total: int | None, note: str = "") -> None:
         """It has come this far."""
@@ -86,7 +86,7 @@ class Screen:
         with self._lock:
             doing = self._doing.get(key)
             if doing is not None and self._live is not None:
-                self._live.update(doing.bar, note=text[:60])  # type: ignore[arg-type]
+                self._live.update(doing.bar, note=harmless(text[:60]))  # type: ignore[arg-type]
 
     def end(self, key: str) -> int | None:
         """It is over: its bar goes. Returns how many milliseconds it took, None for what hadn't begun."""

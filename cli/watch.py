@@ -12,7 +12,7 @@ from slipway.connection import Connection
 from slipway.dsl.session import FunctionRef, Running, Session
 from slipway.runner import EphemeralRun, ProgramRunner
 
-from .output import duration
+from .output import OUTPUT, duration
 from .screen import Screen
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class WatchedRun(EphemeralRun):
 
     def _print(self, line: dict[str, Any]) -> None:
         prefix = f"{line.get('function', '')} | "
-        self._screen.line(((prefix, "dim"), str(line.get("text", ""))), err=line.get("stream") != "stdout")
+        self._screen.line(((prefix, "dim"), (str(line.get("text", "")), OUTPUT)), err=line.get("stream") != "stdout")
 
 
 class Watched:

@@ -17,7 +17,7 @@ from typing import Any
 from attrs import define, field
 from uv import find_uv_bin
 
-from slipway.dsl.errors import NotFoundError
+from slipway.dsl.errors import Error, NotFoundError
 from slipway.dsl.version import VERSION
 
 from .apply import Applier
@@ -28,7 +28,7 @@ from .home import Home
 from .indexes import read_indexes
 from .launch import Launcher, LiveApp
 from .logbook import LogBook, LogLine
-from .ports import CallRow, Clock, Runtime
+from .ports import CallRow, Clock, Deployment, Runtime
 from .store.blobs import FileBlobs
 from .store.recovery import recover
 from .store.seal import Seal
@@ -118,6 +118,7 @@ class Engine:
             for name, builder in builders.items()
         }
         self.live: dict[str, LiveApp] = {}
+        self.broken: dict[str, str] = {}  # apps that are deployed and can't be served, and why
         self.started_ms = clock.now_ms()
         self.adopt: Callable[[socket.socket, Scope], None] = lambda sock, _scope: sock.close()
         ears = Ears(on_records=self._on_records, on_line=self._on_line, on_client=self._on_client)
@@ -156,9 +157,17 @@ class Engine:
             await state.prune_calls(before_ms=engine.started_ms - CALLS_KEPT_MS)
             for deployment in await state.deployments():
                 if deployment.runtime in engine.runtimes:
-                    engine.live[deployment.app] = await engine.launcher.deployed(deployment)
+                    await engine._bring_back(deployment)
             engine._warm()
             yield engine
+
+    async def _bring_back(self, deployment: Deployment) -> None:
+        """Serve what was deployed. What can't be served keeps neither the others nor its own repair from us."""
+        try:
+            self.live[deployment.app] = await self.launcher.deployed(deployment)
+        except Exception as error:  # noqa: BLE001 - damage takes any form: a file is gone, a graph means nothing
+            self.broken[deployment.app] = error.message if isinstance(error, Error) else repr(error)
+            log.warning("%s is deployed, but can't be served: %s", deployment.app, self.broken[deployment.app])
 
     async def _close(self) -> None:
         for dispatcher in self.dispatchers.values():
@@ -182,6 +191,7 @@ class Engine:
         """Serve a deployment from now on; the pools that it has no use for finish what they have, and go."""
         before = self.live.get(live.id)
         self.live[live.id] = live
+        self.broken.pop(live.id, None)
         self._warm()
         if before is not None:
             kept = {spec.key for spec in live.pools.values()}
@@ -189,6 +199,7 @@ class Engine:
 
     async def retire(self, app: str) -> None:
         """Serve an app no longer."""
+        self.broken.pop(app, None)
         live = self.live.pop(app, None)
         if live is not None:
             await self._drain(live, [spec.key for spec in live.pools.values()])
@@ -250,6 +261,10 @@ class Engine:
 
     def _spec(self, ident: str, function: str) -> PoolSpec:
         live = self.live.get(ident)
+        if ident in self.broken:
+            raise NotFoundError(
+                f"{ident} is deployed, but can't be served: {self.broken[ident]}", hint="Mend it: slipway apply app.py"
+            )
         if live is None:
             names = [live.name for live in self.live.values() if live.id == live.name]
             raise NotFoundError(

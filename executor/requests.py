@@ -242,12 +242,15 @@ class Requests:
 
     async def list_apps(self, _scope: Scope, _params: dict[str, Any], _emit: Emit) -> dict[str, Any]:
         deployed = {row.app: row for row in await self._engine.state.deployments()}
-        live = self._engine.live
-        return {
-            "apps": [
-                self._app(live[app]) | {"created_ms": row.created_ms} for app, row in deployed.items() if app in live
-            ]
-        }
+        live, broken = self._engine.live, self._engine.broken
+        apps = [self._app(live[app]) | {"created_ms": row.created_ms} for app, row in deployed.items() if app in live]
+        apps += [
+            {"app": app, "state": f"broken: {broken[app]}", "serial": row.serial, "runtime": row.runtime}
+            | {"created_ms": row.created_ms}
+            for app, row in deployed.items()
+            if app in broken
+        ]
+        return {"apps": apps}
 
     def _app(self, live: LiveApp) -> dict[str, Any]:
         dispatcher = self._engine.dispatchers[live.runtime]
