@@ -64,7 +64,14 @@ def values_of(secret: Secret) -> dict[str, str]:
                 f"{secret.origin}: Secret.from_local_environ: {', '.join(missing)} is not set in this environment",
                 hint=f"Set it first: export {missing[0]}=…",
             )
-        return {key: os.environ[key] for key in secret.keys}
+        values = {key: os.environ[key] for key in secret.keys}
+        for key, value in values.items():
+            if any("\ud800" <= letter <= "\udfff" for letter in value):
+                raise InvalidError(
+                    f"{secret.origin}: Secret.from_local_environ: the value of {key} is not UTF-8 text",
+                    hint=f"Encode it, as base64 say, and decode it in the function: export {key}=…",
+                )
+        return values
     if secret.kind == "dotenv":
         return _dotenv_values(secret)
     return dict(secret.values)

@@ -122,8 +122,9 @@ def checked_env(env: Mapping[str, str | None], what: str) -> tuple[tuple[str, st
             continue
         if not isinstance(value, str):
             raise invalid(f"the value of {key} must be a string, not {type(value).__name__}", hint="Write str(...).")
-        if len(value) > MAX_VALUE or "\0" in value:
-            raise invalid(f"the value of {key} can't be an environment value: too long, or with a NUL in it")
+        if len(value) > MAX_VALUE or "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+            problem = "too long, with a NUL in it, or not UTF-8"
+            raise invalid(f"the value of {key} can't be an environment value: {problem}")
         pairs.append((key, value))
     return tuple(pairs)
 

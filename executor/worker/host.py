@@ -229,7 +229,7 @@ class Worker:
             if self._process is not None:
                 self._process.drain()
             data = bytes(frame.payload)
-            self._started.set_exception(StartFailed(failure.summary(data), data))
+            self._started.set_exception(StartFailed(self._splitter.mask(failure.summary(data)), data))
 
     def _settle(self) -> None:
         """The worker takes inputs, and orders about them: its two connections may arrive in any order."""

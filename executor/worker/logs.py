@@ -6,12 +6,20 @@ empty id when the call has ended. The token is random, so nothing that a user pr
 
 from __future__ import annotations
 
+import json
 import re
 from typing import NamedTuple
+from urllib.parse import quote
 
 MAX_LINE = 64 * 1024
 MIN_SECRET = 4  # shorter values would blot out half of every log
 MASK = b"***"
+
+
+def _ways_to_say(value: str) -> set[bytes]:
+    """A value as it is, and as Python, JSON and a URL write it: what is printed is often a whole environment."""
+    ways = (value, repr(value)[1:-1], json.dumps(value)[1:-1], quote(value, safe="", errors="surrogateescape"))
+    return {way.encode(errors="surrogateescape") for way in ways}
 
 
 class Line(NamedTuple):
@@ -40,13 +48,18 @@ class Splitter:
     def __init__(self, token: str, secrets: tuple[str, ...] = (), max_line: int = MAX_LINE) -> None:
         self._mark = re.compile(b"\x1e" + re.escape(token.encode()) + b":([0-9]*)\n")
         self._start = b"\x1e" + token.encode() + b":"
-        parts = {part.strip() for value in secrets for part in value.splitlines()}
-        values = sorted((part.encode() for part in parts if len(part) >= MIN_SECRET), key=len, reverse=True)
+        parts = {said for value in secrets for part in value.splitlines() for said in _ways_to_say(part.strip())}
+        values = sorted((part for part in parts if len(part) >= MIN_SECRET), key=len, reverse=True)
         self._secret = re.compile(b"|".join(re.escape(value) for value in values)) if values else None
         self._longest = max((len(value) for value in values), default=0)
         self._max_line = max(max_line, 2 * self._longest + 1)
         self._rest: dict[int, bytes] = {1: b"", 2: b""}
         self._call: dict[int, int | None] = {1: None, 2: None}
+
+    def mask(self, text: str) -> str:
+        """A text of another way than through the streams, with secret values masked."""
+        data = text.encode(errors="replace")
+        return (self._secret.sub(MASK, data) if self._secret else data).decode()
 
     def feed(self, stream: int, data: bytes) -> list[Line]:
         """Take what came on a stream; return the lines that are now whole."""

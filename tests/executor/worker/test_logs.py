@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from urllib.parse import quote
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -77,3 +80,15 @@ def test_an_endless_line_is_given_out_in_pieces() -> None:
 def test_a_forged_mark_is_text() -> None:
     splitter = Splitter(TOKEN)
     assert splitter.feed(1, mark("guessed", 5) + b"x\n")[1] == Line(1, None, "x")
+
+
+def test_a_secret_is_masked_however_a_program_writes_it() -> None:
+    value = "pa\"ss'w\\ord größe & more"
+    splitter = Splitter("t", (value, "\udcffnot-utf8"))
+    for said in (value, repr({"A": value}), json.dumps({"A": value}), f"http://u:{quote(value, safe='')}@host/"):
+        (line,) = splitter.feed(1, f"{said}\n".encode())
+        assert "***" in line.text
+        assert "ord" not in line.text
+    (line,) = splitter.feed(1, b"\xffnot-utf8\n")
+    assert line.text == "***"
+    assert splitter.mask(f"ValueError: {value}") == "ValueError: ***"
