@@ -1,20 +1,16 @@
-"""The home: one folder that holds everything an engine owns, and the lock that makes it one engine's.
-
-Programs know it too, to find the engine; so what takes a while to import (psutil) is imported where it is used.
-"""
+"""The home: one folder that holds everything an engine owns, and the lock that makes it one engine's."""
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import time
 from pathlib import Path
-from typing import Any
 
 from attrs import field, frozen
 
 from slipway.dsl.errors import RuntimeUnavailable
+
+from .locks import lock, try_lock
 
 ENDING_SECONDS = 30.0  # as long an engine that was told to end may take before the next one gives up
 
@@ -81,15 +77,10 @@ class Home:
             ) from error
 
 
-def boot_id() -> str:
-    """Tells one run of the kernel from the next, so that a pid of before a reboot is not mistaken for a live one."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
 class EngineLock:
     """The lock of a home: held by one engine, given back by the kernel when its process ends in whatever way.
 
-    The file also says who holds it (pid, start time, boot id), for messages and for `slipway status`.
+    The file also says who holds it, for messages.
     """
 
     def __init__(self, path: Path) -> None:
@@ -98,21 +89,14 @@ class EngineLock:
 
     def acquire(self, *, wait: float = ENDING_SECONDS) -> None:
         """Take the lock, waiting so many seconds for an engine that is on its way out. Raises `RuntimeUnavailable`."""
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        deadline = time.monotonic() + wait
-        while not _locked(fd):
-            if time.monotonic() > deadline:
-                os.close(fd)
-                raise RuntimeUnavailable(
-                    f"another engine holds {self._path.parent}: pid {_note(self._path).get('pid', 'unknown')}",
-                    hint="End it with `slipway down --now`, or end its process.",
-                )
-            time.sleep(0.02)  # flock has no deadline of its own
-        import psutil
-
+        fd = lock(self._path, wait=wait)
+        if fd is None:
+            raise RuntimeUnavailable(
+                f"another engine holds {self._path.parent}: pid {_pid(self._path) or 'unknown'}",
+                hint="End it with `slipway down --now`, or end its process.",
+            )
         os.ftruncate(fd, 0)
-        note = {"pid": os.getpid(), "started": psutil.Process().create_time(), "boot": boot_id()}
-        os.pwrite(fd, json.dumps(note).encode(), 0)
+        os.pwrite(fd, str(os.getpid()).encode(), 0)
         self._fd = fd
 
     def release(self) -> None:
@@ -122,32 +106,23 @@ class EngineLock:
             self._fd = -1
 
 
-def _locked(fd: int, how: int = fcntl.LOCK_EX) -> bool:
+def _pid(path: Path) -> int | None:
     try:
-        fcntl.flock(fd, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _note(path: Path) -> dict[str, Any]:
-    try:
-        note = json.loads(path.read_text())
+        return int(path.read_text())
     except (OSError, ValueError):
-        return {}
-    return note if isinstance(note, dict) else {}
+        return None
 
 
 def holder(path: Path) -> int | None:
     """The pid of the engine that holds the lock at `path`, or None where nobody does (a dead holder's note is void).
 
-    The lock itself is asked: start times move when the clock is set.
+    The lock itself is asked: a pid that was written down may be somebody else's by now.
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return None
     try:
-        return None if _locked(fd, fcntl.LOCK_SH) else _note(path).get("pid")
+        return None if try_lock(fd, fcntl.LOCK_SH) else _pid(path)
     finally:
         os.close(fd)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import hashlib
 import os
 import re
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from slipway.compiler.facts import BaseFact
 from slipway.dsl.errors import AlreadyExistsError, Error, InvalidError, NotFoundError, RuntimeUnavailable
+from slipway.executor.locks import lock
 from slipway.executor.ports import Ability, Container, ContainerSpec
 
 from . import cgroups, skeleton
@@ -340,25 +339,13 @@ def _real(path: str) -> str | None:
 
 def _locked(path: Path) -> int:
     """The lock that a launcher's keeper holds until its last container is dead; one of a killed engine ends at once."""
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    deadline = time.monotonic() + LOCK_SECONDS
-    while not _flock(descriptor):
-        if time.monotonic() > deadline:
-            os.close(descriptor)
-            raise RuntimeUnavailable(
-                f"the containers of {path.parent.parent} belong to another engine that is still running",
-                hint="`slipway down` ends it.",
-            )
-        time.sleep(0.005)  # in a thread; flock has no deadline of its own
+    descriptor = lock(path, wait=LOCK_SECONDS)
+    if descriptor is None:
+        raise RuntimeUnavailable(
+            f"the containers of {path.parent.parent} belong to another engine that is still running",
+            hint="`slipway down` ends it.",
+        )
     return descriptor
-
-
-def _flock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 @contextmanager
