@@ -10,9 +10,9 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -25,6 +25,24 @@ T = TypeVar("T")
 Act = Callable[[sqlite3.Connection], T]
 BATCH = 1000  # writes in one transaction
 READERS = 2
+GONE = "was removed or replaced"
+DAMAGED = "Move it away, or put back the copy that an upgrade left beside it."
+WORDS = (
+    ("locked", "is locked by another program", "Close what has it open (sqlite3, a backup), then try again."),
+    (
+        "disk is full",
+        "can't grow: the disk is full",
+        "Free some space, or put the home on a larger disk: SLIPWAY_HOME.",
+    ),
+    (GONE, f"{GONE} while the engine ran", "Start the engine anew, with what is there now: slipway down --now"),
+    (
+        "no such table",
+        f"{GONE} while the engine ran",
+        "Start the engine anew, with what is there now: slipway down --now",
+    ),
+    ("malformed", "is damaged", DAMAGED),
+    ("not a database", "is damaged", DAMAGED),
+)
 
 
 class _Write(Generic[T]):
@@ -50,10 +68,10 @@ class _Write(Generic[T]):
         if connection.in_transaction:
             connection.execute("RELEASE one")
 
-    def settle(self) -> None:
+    def settle(self, path: Path) -> None:
         if not self.future.done():
             if self.error is not None:
-                self.future.set_exception(self.error)
+                self.future.set_exception(in_words(self.error, path))
             else:
                 self.future.set_result(self.result)
 
@@ -68,6 +86,7 @@ class Database:
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._closed = False
+        self._file = 0  # its inode
         self._full = False  # whether commits of the writer's connection wait for the disk
         self._thread = threading.Thread(target=self._write_all, name="state-write", daemon=True)
 
@@ -85,6 +104,9 @@ class Database:
             migrate(connection, path, version=version, migrations=migrations)
             path.chmod(0o600)
             connection.execute("PRAGMA journal_mode = WAL")
+            database._file = path.stat().st_ino
+        except sqlite3.Error as error:
+            raise in_words(error, path) from error
         finally:
             connection.close()
         database._thread.start()
@@ -103,15 +125,24 @@ class Database:
 
     async def read(self, act: Act[T]) -> T:
         """Run `act` on a connection that only reads."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, lambda: act(self._reader()))
+
+        def read() -> T:
+            with self._in_words():
+                return act(self._reader())
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, read)
 
     def read_here(self, act: Act[T]) -> T:
         """As `read`, in a thread that is blocked anyway."""
-        connection = self._connect()
-        try:
+        with self._in_words(), closing(self._connect()) as connection:
             return act(connection)
-        finally:
-            connection.close()
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise in_words(error, self._path) from error
 
     async def close(self) -> None:
         if self._closed:
@@ -153,8 +184,24 @@ class Database:
                     break
                 batch.append(following)
             self._commit(connection, batch)
-            _tell(batch)
+            self._tell(batch)
         connection.close()
+
+    def _is_there(self) -> bool:
+        """Whether the file that we write to is still the one of that name: else it would all be lost with our end."""
+        try:
+            return self._path.stat().st_ino == self._file
+        except OSError:
+            return False
+
+    def _tell(self, batch: list[_Write[Any]]) -> None:
+        """Hand the results over, with one wake-up for each loop that waits."""
+        loops: dict[asyncio.AbstractEventLoop, list[_Write[Any]]] = {}
+        for write in batch:
+            loops.setdefault(write.loop, []).append(write)
+        for loop, writes in loops.items():
+            with suppress(RuntimeError):  # that loop has been closed: nobody waits any more
+                loop.call_soon_threadsafe(_settle, writes, self._path)
 
     def _commit(self, connection: sqlite3.Connection, batch: list[_Write[Any]]) -> None:
         try:
@@ -162,6 +209,8 @@ class Database:
             if full is not self._full:
                 connection.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
                 self._full = full
+            if not self._is_there():
+                raise sqlite3.OperationalError(GONE)
             connection.execute("BEGIN IMMEDIATE")
             for write in batch:
                 write.attempt(connection)
@@ -177,16 +226,16 @@ class Database:
                 write.error = write.error or error
 
 
-def _tell(batch: list[_Write[Any]]) -> None:
-    """Hand the results over, with one wake-up for each loop that waits."""
-    loops: dict[asyncio.AbstractEventLoop, list[_Write[Any]]] = {}
-    for write in batch:
-        loops.setdefault(write.loop, []).append(write)
-    for loop, writes in loops.items():
-        with suppress(RuntimeError):  # that loop has been closed: nobody waits any more
-            loop.call_soon_threadsafe(_settle, writes)
+def in_words(error: BaseException, path: Path) -> BaseException:
+    """What the database refused, as the user may meet it; anything else as it is."""
+    if not isinstance(error, sqlite3.Error) or isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+        return error
+    for sign, summary, hint in WORDS:
+        if sign in str(error):
+            return Error(f"the state {path} {summary}", hint=hint)
+    return Error(f"the state {path} can't be used: {error}", hint="Look at its disk, its owner and its mode.")
 
 
-def _settle(writes: list[_Write[Any]]) -> None:
+def _settle(writes: list[_Write[Any]], path: Path) -> None:
     for write in writes:
-        write.settle()
+        write.settle(path)

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slipway.dsl.errors import AlreadyExistsError, InvalidError, NotFoundError, StalePlanError, VersionError
+from slipway.dsl.errors import AlreadyExistsError, Error, InvalidError, NotFoundError, StalePlanError, VersionError
 from slipway.executor.ports import Built, CallRow, Deployment
-from slipway.executor.store.database import Database
+from slipway.executor.store.database import Database, in_words
 from slipway.executor.store.migrations import MIGRATIONS, Migration
 from slipway.executor.store.state import FileStat, State
 
@@ -249,7 +249,7 @@ def test_writes_that_wait_share_a_transaction_and_one_that_fails_stands_alone(tm
 def test_readers_cannot_write(tmp_path: Path) -> None:
     async def main() -> None:
         database = Database.open(tmp_path / "state.db", version="0.1.0")
-        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        with pytest.raises(Error, match="readonly"):
             await database.read(lambda connection: connection.execute("DELETE FROM volumes"))
         await database.close()
 
@@ -309,7 +309,7 @@ def test_a_migration_leaves_a_copy_of_what_was_before(tmp_path: Path) -> None:
 def test_a_migration_that_fails_leaves_the_state_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     open_with(path, SECOND)
-    with pytest.raises(sqlite3.OperationalError):
+    with pytest.raises(Error, match="can't be used"):
         open_with(path, SECOND, BROKEN)
     open_with(path, SECOND)
     connection = sqlite3.connect(path)
@@ -365,3 +365,33 @@ def test_killed_around_the_commit_of_a_flip_it_is_whole_or_absent(tmp_path: Path
         assert there == bool(await state.history("search"))
 
     run(tmp_path, act)
+
+
+def test_a_state_that_goes_while_it_is_used_is_said_and_nothing_is_written_to_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        state = State.open(tmp_path / "state.db", version="0.1.0")
+        for path in tuple(tmp_path.iterdir()):  # noqa: ASYNC240 - a test
+            path.unlink()
+        with pytest.raises(Error, match="was removed or replaced while the engine ran") as said:
+            await state.flip(deployment(1), onto=("", 0))
+        assert "slipway down --now" in said.value.hint
+        await state.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("database is locked", "is locked by another program"),
+        ("database or disk is full", "the disk is full"),
+        ("database disk image is malformed", "is damaged"),
+        ("no such table: current", "was removed or replaced"),
+        ("attempt to write a readonly database", "can't be used: attempt to write"),
+    ],
+)
+def test_what_the_database_refuses_is_said_in_words(tmp_path: Path, text: str, says: str) -> None:
+    error = in_words(sqlite3.OperationalError(text), tmp_path / "state.db")
+    assert isinstance(error, Error)
+    assert says in error.message
+    assert error.hint
