@@ -186,13 +186,18 @@ def _no_such(source: LocalSource) -> Missing | None:
     """Why there is nothing of the wanted kind at the path, and what may have been meant."""
     path = source.local
     try:
-        is_dir = stat.S_ISDIR(Path(path).stat().st_mode)
+        mode = Path(path).stat().st_mode
+        is_dir = stat.S_ISDIR(mode)
     except (FileNotFoundError, NotADirectoryError):
         return Missing(summary=f"{path} does not exist", hint=_did_you_mean(path))
     except OSError as error:
         return _unreadable(path, error)
     if is_dir and not source.is_dir:
         return Missing(summary=f"{path} is a folder, not a file", hint="For a folder: add_local_dir.")
+    if not is_dir and not stat.S_ISREG(mode):  # a pipe would be read for ever
+        return Missing(
+            summary=f"{path} is neither a file nor a folder but {_kind(mode)}", hint="Copy it to a file first."
+        )
     if source.is_dir and not is_dir:
         return Missing(summary=f"{path} is a file, not a folder", hint="For one file: add_local_file.")
     return None

@@ -336,3 +336,11 @@ def test_ten_thousand_unchanged_files_are_not_read(tmp_path: Path, monkeypatch: 
             assert count == len(read)
 
     with_state(tmp_path, act)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    fact = read_tree(LocalSource(local=str(tmp_path / "pipe"), remote="/root/x"), {}).fact
+    assert isinstance(fact, Missing)
+    assert "is neither a file nor a folder but a pipe" in fact.summary
+    assert isinstance(read_text(str(tmp_path / "pipe")), Missing)
