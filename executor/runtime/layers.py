@@ -16,6 +16,7 @@ import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from attrs import frozen
 
@@ -24,6 +25,7 @@ from slipway.executor.disk import sync, sync_all_beside
 
 FORMAT = 1
 OPAQUE = "user.overlay.opaque"
+Info = dict[str, Any]  # of a layer.json: "layers" that its content is known as, "output": the content's digest
 _DIGEST = re.compile(r"[a-z0-9]+:[0-9a-f]{16,128}")
 # What a step leaves behind that says when it ran and not what it did. It stays in the layer, it is not in the digest.
 NOISE = re.compile(r"(.*/)?__pycache__(/.*)?|var/log/.*|var/cache/.*|var/lib/apt/lists/.*|venv/\.lock")
@@ -93,10 +95,10 @@ class Layers:
         if not self.folder.is_dir():
             return
         for path in sorted(self.folder.iterdir()):
-            if "." not in path.name and (path / "layer.json").is_file():
-                for layer in _read(path / "layer.json")["layers"]:
-                    if short(layer) == path.name:
-                        yield layer
+            info = None if "." in path.name else _whole(path)
+            for layer in info["layers"] if info is not None else ():
+                if short(layer) == path.name:
+                    yield layer
 
     def commit(self, layer: str, taken: tuple[Taken, ...], made: tuple[Made, ...]) -> str:
         """Keep what was taken as this layer; return the digest of its content. What was `made` for
@@ -112,6 +114,7 @@ class Layers:
             text = json.dumps({"format": FORMAT, "layers": [layer], "output": output})
             (begun / "layer.json").write_text(text)
             sync_all_beside(begun)
+            self._clear(layer)
             with contextlib.suppress(FileExistsError):
                 begun.rename(self.folder / short(layer))
                 sync(self.folder)
@@ -129,9 +132,8 @@ class Layers:
             return
         info = _read(self.folder / name / "layer.json")
         _replace(self.folder / name / "layer.json", json.dumps({**info, "layers": [*info["layers"], layer]}))
-        link = self.folder / short(layer)
-        link.unlink(missing_ok=True)
-        link.symlink_to(name)
+        self._clear(layer)
+        (self.folder / short(layer)).symlink_to(name)
         sync(self.folder)
 
     def remove(self, layer: str) -> None:
@@ -160,13 +162,19 @@ class Layers:
             link.unlink(missing_ok=True)
             link.symlink_to(heir.name)
 
-    def _info(self, layer: str) -> dict[str, list[str]] | None:
-        path = self.folder / short(layer) / "layer.json"
-        try:
-            info = _read(path)
-        except (OSError, ValueError):
-            return None
-        return info if layer in info["layers"] else None
+    def _info(self, layer: str) -> Info | None:
+        info = _whole(self.folder / short(layer))
+        return info if info is not None and layer in info["layers"] else None
+
+    def _clear(self, layer: str) -> None:
+        """Take away what lies in a layer's place and is none: somebody's hand, or a disk, has damaged it."""
+        path = self.folder / short(layer)
+        if path.is_symlink():
+            path.unlink()
+        elif path.exists() and _whole(path) is None:
+            gone = self.folder / f"{path.name}.gone-{uuid.uuid4().hex[:8]}"
+            path.rename(gone)
+            remove_tree(gone)
 
     def _gather(self, top: Path, taken: tuple[Taken, ...], made: tuple[Made, ...]) -> None:
         for entry in sorted(made, key=lambda entry: len(entry.path), reverse=True):
@@ -180,8 +188,18 @@ class Layers:
                 part.upper.rename(top / part.target)
 
 
-def _read(path: Path) -> dict[str, list[str]]:
-    value: dict[str, list[str]] = json.loads(path.read_text())
+def _whole(folder: Path) -> Info | None:
+    """What is said of the layer in this folder; None where there is none, or what is left of one."""
+    try:
+        info = _read(folder / "layer.json")
+        whole = all(short(layer) for layer in info["layers"]) and isinstance(info["output"], str)
+    except (OSError, ValueError, TypeError, KeyError, InternalError):
+        return None
+    return info if whole and (folder / "fs").is_dir() else None
+
+
+def _read(path: Path) -> Info:
+    value: Info = json.loads(path.read_text())
     return value
 
 

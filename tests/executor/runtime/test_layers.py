@@ -158,3 +158,26 @@ def test_locked_folders_can_be_removed(tmp_path: Path) -> None:
     remove_tree(tmp_path / "x")
     remove_tree(tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"layers": [1], "output": ""}', '{"layers": ["x"]}', None])
+def test_what_is_left_of_a_damaged_layer_is_none_and_gives_way(
+    tmp_path: Path, layers: Layers, text: str | None
+) -> None:
+    def keep() -> str:
+        return layers.commit(A, (Taken(target="", upper=tree(tmp_path / "upper", {"a": "1"})),), ())
+
+    output = keep()
+    place = layers.folder / short(A)
+    if text is None:
+        remove_tree(place / "fs")
+    else:
+        (place / "layer.json").write_text(text)
+    assert not layers.has(A)
+    assert list(layers.all()) == []
+    assert keep() == output
+    assert (place / "fs" / "a").read_text() == "1"
+    layers.alias(B, A)
+    layers.remove(A)
+    assert layers.has(B)
+    assert not [path for path in layers.folder.iterdir() if "." in path.name]
