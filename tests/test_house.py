@@ -28,6 +28,7 @@ PURE_FILES = (
     "executor/worker/logs.py",
     "cli/render.py",
 )
+PURE_PARTS = {"urllib.parse"}  # of packages that do more
 IMPURE = {
     *("os", "io", "socket", "select", "selectors", "signal", "subprocess", "multiprocessing", "threading", "asyncio"),
     *("time", "tempfile", "shutil", "pathlib", "glob", "random", "secrets", "uuid", "sqlite3", "urllib", "http"),
@@ -137,7 +138,8 @@ def pure_files() -> list[Path]:
 
 @pytest.mark.parametrize("path", pure_files(), ids=name_of)
 def test_a_pure_file_stays_pure(path: Path) -> None:
-    wrong = [f"line {line}: {name}" for name, line in imports_of(path) if name.split(".")[0] in IMPURE]
+    asked = [(name, line) for name, line in imports_of(path) if name not in PURE_PARTS]
+    wrong = [f"line {line}: {name}" for name, line in asked if name.split(".")[0] in IMPURE]
     assert wrong == []
     calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     assert [node.lineno for node in calls if getattr(node.func, "id", "") in {"open", "print", "input"}] == []
