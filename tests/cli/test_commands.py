@@ -81,6 +81,7 @@ def test_call_takes_json(slipway: Slipway, monkeypatch: pytest.MonkeyPatch) -> N
     assert "APP.FUNCTION" in slipway("call", "f", code=1).err
 
 
+@pytest.mark.slow
 def test_doctor_looks_at_this_machine(slipway: Slipway) -> None:
     checks = {check["name"]: check for check in json.loads(slipway("doctor", "--json").out)}
     assert checks["uv"]["verdict"] == "ok"

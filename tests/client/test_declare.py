@@ -583,6 +583,7 @@ plain = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(plain, plain)
 def test_canonical_text_tells_values_apart(one: Any, two: Any) -> None:
     same = canonical_text(one) == canonical_text(two)

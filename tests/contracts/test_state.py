@@ -256,6 +256,7 @@ def test_readers_cannot_write(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.sampled_from(["flip", "retire"]), max_size=12))
 def test_one_deployment_at_most_is_in_force(tmp_path_factory: pytest.TempPathFactory, acts: list[str]) -> None:

@@ -55,6 +55,7 @@ patterns = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(st.lists(patterns, max_size=5), paths)
 def test_like_the_slow_matcher(given_patterns: list[str], path: str) -> None:
@@ -68,6 +69,7 @@ def test_inverted_is_the_opposite(given_patterns: list[str], path: str) -> None:
     assert PatternSet(inverted(cleaned)).matches(path) != PatternSet(cleaned).matches(path)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.lists(patterns, max_size=5), paths, paths)
 def test_pruning_loses_nothing(given_patterns: list[str], folder: str, below: str) -> None:

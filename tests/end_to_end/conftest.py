@@ -12,6 +12,13 @@ import pytest
 from machine import Machine, Quiet, make_wheel
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything here starts engines and containers, so all of it is slow."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
     box = Machine(tmp_path)

@@ -24,6 +24,7 @@ def graphs(draw: st.DrawFn) -> tuple[Task, ...]:
     return tuple(draw(st.permutations(tasks)))
 
 
+@pytest.mark.slow
 @given(tasks=graphs(), width=st.integers(1, 5), data=st.data())
 def test_any_interleaving_ends_right(tasks: tuple[Task, ...], width: int, data: st.DataObject) -> None:
     needs = {task.name: set(task.needs) for task in tasks}
@@ -63,6 +64,7 @@ def _needs_failed(name: str, needs: dict[str, set[str]], failed: set[str]) -> bo
     return any(need in failed or _needs_failed(need, needs, failed) for need in needs[name])
 
 
+@pytest.mark.slow
 @given(tasks=graphs())
 def test_with_room_for_all_everything_that_can_run_does(tasks: tuple[Task, ...]) -> None:
     solver = Solver(tasks, width=100)
