@@ -88,6 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 for an error, 2 for wrong usage."""
     _open_streams()
     try:
+        _stand_somewhere()
         return _outcome(cli.main(args=argv, prog_name="slipway", standalone_mode=False))
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
@@ -103,6 +104,17 @@ def _open_streams() -> None:
         if getattr(sys, name) is None:
             os.dup2(os.open(os.devnull, os.O_RDWR), number)
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - for the whole run
+
+
+def _stand_somewhere() -> None:
+    """Files are named from the folder where the user stands. One that was removed names nothing."""
+    try:
+        os.getcwd()  # noqa: PTH109 - no pathlib here, for a quick start
+    except FileNotFoundError:
+        from slipway.dsl.errors import NotFoundError
+
+        os.chdir("/")  # what tells of it looks at paths too
+        raise NotFoundError("the folder that you are in was removed", hint="Go to one that is there: cd") from None
 
 
 def _outcome(value: Any) -> int:

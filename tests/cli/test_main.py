@@ -70,3 +70,11 @@ def test_streams_that_are_closed_or_full(line: str, code: int, said: str) -> Non
     command = Path(sys.executable).with_name("slipway")
     ran = subprocess.run(["/bin/sh", "-c", f"{command} {line}"], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout, ran.stderr) == (code, "", said)
+
+
+def test_in_a_folder_that_was_removed_it_says_so(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    command = [sys.executable, "-c", f"import os; os.rmdir({str(gone)!r}); from slipway.cli.main import main; main()"]
+    done = subprocess.run(command, cwd=gone, capture_output=True, text=True, check=False)
+    assert done.stderr == "error: the folder that you are in was removed\nGo to one that is there: cd\n"
