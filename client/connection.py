@@ -102,24 +102,12 @@ class Connection:
                 f"no engine answers at {path}: {error.strerror}", hint="Start one with: slipway up"
             ) from error
         link = Stream(sock)
-        code = code_digest()
-        hello = {"protocol": PROTOCOL, "version": VERSION, "code": code, "role": "client", "pid": os.getpid()}
         try:
-            link.send(pack(Frame(Kind.HELLO, payload=json.dumps(hello).encode())))
-            frames: list[tuple[Frame, int]] = []
-            while not frames:
-                frames = link.receive()
-            peer = json.loads(bytes(frames[0][0].payload)) if frames[0][0].kind == Kind.HELLO else {}
-        except (StreamClosed, FrameError, ValueError) as error:
+            code = code_digest()
+            return cls(link, _greet(link, code, path), code, str(path))
+        except BaseException:
             link.close()
-            raise errors.RuntimeUnavailable(f"the engine at {path} does not answer: {error}") from error
-        if peer.get("protocol") != PROTOCOL:
-            link.close()
-            raise errors.VersionError(
-                f"the engine at {path} speaks protocol {peer.get('protocol')}, this program {PROTOCOL}",
-                hint="End it with the program that started it, or end its process.",
-            )
-        return cls(link, peer, code, str(path))
+            raise
 
     def __enter__(self) -> Connection:
         return self
@@ -422,6 +410,26 @@ class Mailbox:
 
     def ready(self) -> bool:
         return bool(self.waiter.frames)
+
+
+def _greet(link: Stream, code: str, path: Path) -> dict[str, Any]:
+    """Say hello; return what the engine says of itself."""
+    hello = {"protocol": PROTOCOL, "version": VERSION, "code": code, "role": "client", "pid": os.getpid()}
+    try:
+        link.send(pack(Frame(Kind.HELLO, payload=json.dumps(hello).encode())))
+        frames: list[tuple[Frame, int]] = []
+        while not frames:
+            frames = link.receive()
+        frame = frames[0][0]
+        peer: dict[str, Any] = json.loads(bytes(frame.payload)) if frame.kind == Kind.HELLO else {}
+    except (StreamClosed, FrameError, ValueError) as error:
+        raise errors.RuntimeUnavailable(f"the engine at {path} does not answer: {error}") from error
+    if peer.get("protocol") != PROTOCOL:
+        raise errors.VersionError(
+            f"the engine at {path} speaks protocol {peer.get('protocol')}, this program {PROTOCOL}",
+            hint="End it with the program that started it, or end its process.",
+        )
+    return peer
 
 
 def _take_reply(frame: Frame, on_event: OnEvent | None) -> dict[str, Any] | None:
