@@ -9,33 +9,33 @@ A call can be ended in every state before its outcome, and in none after it: tha
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import IntEnum, auto
 
 from slipway.dsl.errors import InternalError
 
 from .worker.frames import Outcome
 
 
-class State(Enum):
-    QUEUED = "queued"
-    ASSIGNED = "assigned"  # sent to a worker that is still busy with another call
-    RUNNING = "running"
-    RETURNED = "returned"
-    RAISED = "raised"
-    TIMED_OUT = "timed_out"
-    CANCELLED = "cancelled"
-    LOST = "lost"
+class State(IntEnum):
+    QUEUED = auto()
+    ASSIGNED = auto()  # sent to a worker that is still busy with another call
+    RUNNING = auto()
+    RETURNED = auto()
+    RAISED = auto()
+    TIMED_OUT = auto()
+    CANCELLED = auto()
+    LOST = auto()
 
 
-class Event(Enum):
-    ASSIGN = "assign"
-    START = "start"
-    GIVE_BACK = "give_back"  # the worker gave it back, or was lost before it began
-    RETURN = "return"
-    RAISE = "raise"
-    TIME_OUT = "time_out"
-    CANCEL = "cancel"
-    LOSE = "lose"
+class Event(IntEnum):
+    ASSIGN = auto()
+    START = auto()
+    GIVE_BACK = auto()  # the worker gave it back, or was lost before it began
+    RETURN = auto()
+    RAISE = auto()
+    TIME_OUT = auto()
+    CANCEL = auto()
+    LOSE = auto()
 
 
 OPEN = frozenset({State.QUEUED, State.ASSIGNED, State.RUNNING})
@@ -69,12 +69,12 @@ def advance(state: State, event: Event) -> State:
     """The state that follows. Raises `InternalError` for a step that the table does not hold.
 
     >>> advance(State.RUNNING, Event.RETURN)
-    <State.RETURNED: 'returned'>
+    <State.RETURNED: 4>
     >>> advance(State.RETURNED, Event.LOSE)
     Traceback (most recent call last):
-    slipway.dsl.errors.InternalError: a call that is returned can't lose
+    slipway.dsl.errors.InternalError: a call that is RETURNED can't LOSE
     """
     try:
         return TABLE[state, event]
     except KeyError:
-        raise InternalError(f"a call that is {state.value} can't {event.value}") from None
+        raise InternalError(f"a call that is {state.name} can't {event.name}") from None

@@ -321,6 +321,8 @@ class Placement:
     def _start_next(self, worker: _Worker, now: float) -> None:
         """What was sent ahead begins when what ran before it has ended."""
         calls = worker.calls
+        if not calls:
+            return
         for call in tuple(islice(calls, self.limits.slots)):
             if calls[call] == WAITING and call not in worker.recalling:
                 calls[call] = now
@@ -373,6 +375,8 @@ class Placement:
         limits = self.limits
         waiting = -(-len(self.queue) // limits.slots)
         if self._gave_up or not (waiting or limits.min_workers or limits.buffer_workers):
+            return actions
+        if len(self.workers) >= limits.max_workers:
             return actions
         alive = starting = 0
         for worker in self.workers.values():

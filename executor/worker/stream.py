@@ -16,6 +16,8 @@ from .frames import Decoder, Flag, Frame, FrameError
 READ_SIZE = 256 * 1024
 NO_FD = -1
 _ANCILLARY = socket.CMSG_SPACE(32 * 4)
+_CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)  # an int: the flags of `socket` take a microsecond each to combine
+_DONTWAIT = int(socket.MSG_DONTWAIT)
 _FD = int(Flag.FD)
 
 
@@ -40,7 +42,7 @@ class Stream:
         """
         buffer = self._buffer
         try:
-            size, ancillary, _, _ = self.sock.recvmsg_into([buffer], _ANCILLARY, flags | socket.MSG_CMSG_CLOEXEC)
+            size, ancillary, _, _ = self.sock.recvmsg_into([buffer], _ANCILLARY, flags | _CLOEXEC)
         except (BlockingIOError, InterruptedError):
             raise
         except OSError as error:
@@ -70,7 +72,7 @@ class Stream:
 
         Raises `StreamClosed`.
         """
-        wait = socket.MSG_DONTWAIT if while_full else 0
+        wait = _DONTWAIT if while_full else 0
         with self._lock:
             while data:
                 try:

@@ -25,6 +25,8 @@ HIGH_WATER = 16 * 1024 * 1024  # a peer that does not read this much is not read
 LOW_WATER = 4 * 1024 * 1024  # … until it has taken all but this
 NO_FD = -1
 _ANCILLARY = socket.CMSG_SPACE(32 * 4)
+_CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)  # ints: the flags of `socket` take a microsecond each to combine
+_CTRUNC = int(socket.MSG_CTRUNC)
 MOST_LOOSE = 4  # descriptors whose frame has not come yet; one comes with the first byte of its frame
 REST = 0.5  # seconds without accepting, where no descriptor is left for a new connection
 _FD = int(Flag.FD)
@@ -98,22 +100,11 @@ class Wire:
 
     # --- reading
 
-    def _readable(self) -> None:
-        cork = self._cork
-        if cork.held:  # read_now inside a read: the outer one flushes
-            self._read()
-            return
-        cork.held = True
-        try:
-            self._read()
-        finally:
-            cork.release()
-
-    def _read(self) -> bool:
+    def _readable(self) -> bool:
         """Take what is there, at most one buffer full; False where there was nothing or the wire is closed."""
         buffer = self._cork.buffer
         try:
-            size, ancillary, flags, _ = self.sock.recvmsg_into([buffer], _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+            size, ancillary, flags, _ = self.sock.recvmsg_into([buffer], _ANCILLARY, _CLOEXEC)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
@@ -124,7 +115,7 @@ class Wire:
         if not size:
             self._lost("the peer closed the connection")
             return False
-        if flags & socket.MSG_CTRUNC:
+        if flags & _CTRUNC:
             self._lost("the peer sent too many descriptors at once")
             return False
         try:
@@ -132,6 +123,16 @@ class Wire:
         except FrameError as error:
             self._lost(str(error))
             return False
+        cork = self._cork
+        if len(frames) < 2 or cork.held:  # a frame alone: what it leads to goes out at once
+            return self._hand_out(frames)
+        cork.held = True
+        try:
+            return self._hand_out(frames)
+        finally:
+            cork.release()
+
+    def _hand_out(self, frames: list[Frame]) -> bool:
         for frame in frames:
             fd = NO_FD
             if frame.flags & _FD:
@@ -156,14 +157,8 @@ class Wire:
 
     def read_now(self) -> None:
         """Handle everything that has already arrived, without waiting: the last words of a peer that has ended."""
-        cork = self._cork
-        outer, cork.held = cork.held, True
-        try:
-            while not self.closed and self._read():
-                pass
-        finally:
-            if not outer:
-                cork.release()
+        while not self.closed and self._readable():
+            pass
 
     def pause(self, why: str = "owner") -> None:
         """Stop reading until `resume` with the same reason."""
@@ -188,15 +183,26 @@ class Wire:
             if fd != NO_FD:
                 os.close(fd)
             return
-        self._out.append((data, fd))
-        self._buffered += len(data)
         if self._cork.held:
             if not self._dirty:
                 self._dirty = True
                 self._cork.dirty.append(self)
-        elif not self._writing:
+        elif fd == NO_FD and not self._out:
+            try:  # the usual case: one frame, and a peer that takes it
+                sent = self.sock.send(data)
+            except OSError:
+                sent = 0  # flush finds out why
+            if sent == len(data):
+                return
+            self._out.append((memoryview(data)[sent:], fd))
+            self._buffered += len(data) - sent
             self.flush()
-        elif self._buffered > HIGH_WATER:
+            return
+        self._out.append((data, fd))
+        self._buffered += len(data)
+        if not self._dirty and not self._writing:
+            self.flush()
+        elif self._writing and self._buffered > HIGH_WATER:
             self.pause("high water")
 
     def flush(self) -> None:

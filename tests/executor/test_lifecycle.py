@@ -20,7 +20,7 @@ def test_a_call_ends_at_most_once_and_never_comes_back(events: list[Event]) -> N
         try:
             following = advance(state, event)
         except InternalError as error:
-            assert (state, event) not in TABLE and state.value in str(error)
+            assert (state, event) not in TABLE and state.name in str(error)
             continue
         assert state in OPEN
         endings += following in FINAL
