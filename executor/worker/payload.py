@@ -25,6 +25,7 @@ OUT_OF_BAND = 16 * 1024  # smaller buffers stay within the pickle
 IN_MEMFD = 1 << 20
 _COUNT = struct.Struct("<4sIQ")
 _ATOMS = frozenset({int, float, str, bytes, bool, complex, type(None)})
+_BOXES = frozenset({tuple, list, dict})
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 Part = Any  # bytes, bytearray, memoryview: what os.writev takes
@@ -37,7 +38,7 @@ class Packed:
 
     def __init__(self, parts: list[Part]) -> None:
         self.parts = parts
-        self.size = sum(memoryview(part).nbytes for part in parts)
+        self.size = len(parts[0]) if len(parts) == 1 else sum(memoryview(part).nbytes for part in parts)
 
     def bytes(self) -> bytes:
         return b"".join(self.parts) if len(self.parts) > 1 else bytes(self.parts[0])
@@ -62,11 +63,17 @@ def _is_plain(value: Any, depth: int = 3) -> bool:
     kind = type(value)
     if kind in _ATOMS:
         return True
-    if depth and kind in (tuple, list) and len(value) <= 16:
-        return all(_is_plain(item, depth - 1) for item in value)
-    if depth and kind is dict and len(value) <= 16:
-        return all(type(key) is str and _is_plain(item, depth - 1) for key, item in value.items())
-    return False
+    if not depth or kind not in _BOXES or len(value) > 16:
+        return False
+    if kind is dict:
+        for key in value:
+            if type(key) is not str:
+                return False
+        value = value.values()
+    for item in value:  # noqa: SIM110 - a loop, not all(...): this is done for every call
+        if type(item) not in _ATOMS and not _is_plain(item, depth - 1):
+            return False
+    return True
 
 
 def dump(value: Any) -> Packed:
