@@ -1,0 +1,228 @@
+"""The dispatcher with real worker processes: answers, records, counts, draining and closing, descriptors."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_engine import SmallEngine, our_code, pool_spec
+
+from slipway.compiler.nodes import FunctionSpec
+from slipway.dsl.declaration import Autoscaling, Concurrency, Resources
+from slipway.executor.dispatch import Counts, limits_of
+from slipway.executor.placement import PoolLimits
+from slipway.executor.worker import failure, payload
+from slipway.executor.worker.frames import Flag, Frame, Kind, Outcome
+from slipway.executor.worker.wire import NO_FD
+
+CODE = """
+import os, time
+
+def add(x, y=1):
+    return x + y
+
+def size(data):
+    return len(data)
+
+def fails():
+    raise ValueError("bad")
+
+def waits(started, go_on):
+    open(started, "w").close()
+    open(go_on).close()
+    return os.getpid()
+"""
+
+
+class Bench:
+    """A dispatcher and what its calls answered."""
+
+    def __init__(self, engine: SmallEngine, root: Path) -> None:
+        self.engine = engine
+        self.dispatcher = engine.dispatcher
+        self.root = root
+        self.answers: dict[int, Frame] = {}
+        self.changed = asyncio.Event()
+
+    def send(self, frame: Frame, fd: int) -> None:
+        if fd != NO_FD:
+            os.close(fd)
+        self.answers[frame.id] = frame
+        self.changed.set()
+
+    def submit(self, ident: int, function: str, *args: Any, limits: PoolLimits | None = None) -> int:
+        pool = self.dispatcher.open_pool(pool_spec(self.root, function, limits or PoolLimits(max_workers=1)))
+        packed = payload.dump((args, {}))
+        if packed.size < payload.IN_MEMFD:
+            return self.dispatcher.submit(pool, Frame(Kind.CALL, ident, packed.bytes()), NO_FD, self.send)
+        frame = Frame(Kind.CALL, ident, flags=int(Flag.FD), fd_length=packed.size)
+        return self.dispatcher.submit(pool, frame, packed.memfd(), self.send)
+
+    async def answer(self, ident: int) -> Frame:
+        while ident not in self.answers:
+            self.changed.clear()
+            await self.changed.wait()
+        return self.answers[ident]
+
+    async def result(self, ident: int) -> Any:
+        frame = await self.answer(ident)
+        assert frame.outcome == Outcome.RETURNED
+        return pickle.loads(bytes(frame.payload))
+
+
+@asynccontextmanager
+async def opened(home: Path, root: Path) -> AsyncIterator[Bench]:
+    engine = SmallEngine(home, our_code())
+    try:
+        yield Bench(engine, root)
+    finally:
+        await engine.close()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[[Callable[[Bench], Awaitable[None]]], SmallEngine]:
+    root = tmp_path / "tree"
+    (root / "root").mkdir(parents=True)
+    (root / "root" / "app.py").write_text(CODE)
+
+    def run(main: Callable[[Bench], Awaitable[None]]) -> SmallEngine:
+        async def whole() -> SmallEngine:
+            async with opened(tmp_path, root) as bench:
+                await main(bench)
+            return bench.engine
+
+        return asyncio.run(asyncio.wait_for(whole(), 30))
+
+    return run
+
+
+Run = Callable[[Callable[[Bench], Awaitable[None]]], SmallEngine]
+
+
+def test_answers_and_records(run: Run) -> None:
+    async def main(bench: Bench) -> None:
+        bench.submit(1, "add", 1)
+        bench.submit(2, "add", 2)
+        bench.submit(3, "fails")
+        assert [await bench.result(ident) for ident in (1, 2)] == [2, 3]
+        raised = await bench.answer(3)
+        assert failure.summary(bytes(raised.payload)) == "ValueError: bad"
+        pool = bench.dispatcher.pools["app add"]
+        assert pool.counts() == Counts(queued=0, running=0, workers=1, done=2, failed=0)
+        assert bench.dispatcher.busy == 0
+
+    engine = run(main)
+    rows = {(row.function, row.outcome) for row in engine.records}
+    assert rows == {("add", "returned"), ("fails", "raised")} and len(engine.records) == 3
+    for row in engine.records:
+        assert row.started_ms is not None and row.finished_ms is not None
+        assert row.submitted_ms <= row.started_ms <= row.finished_ms
+        assert row.id.startswith("in-") and row.worker.startswith("w")
+    assert len({row.id for row in engine.records}) == 3
+
+
+def test_big_payloads_pass_by_descriptor_and_none_is_left(run: Run) -> None:
+    async def main(bench: Bench) -> None:
+        bench.submit(1, "size", b"x")
+        await bench.result(1)
+        before = len(os.listdir("/proc/self/fd"))
+        bench.submit(2, "size", bytes(3_000_000))
+        assert await bench.result(2) == 3_000_000
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    run(main)
+
+
+def test_draining_waits_for_what_is_there(run: Run, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "go")
+
+    async def main(bench: Bench) -> None:
+        os.mkfifo(tmp_path / "started")
+        bench.submit(1, "waits", str(tmp_path / "started"), str(tmp_path / "go"))
+        await asyncio.to_thread((tmp_path / "started").read_bytes)
+        draining = asyncio.create_task(bench.dispatcher.drain())
+        await asyncio.sleep(0)
+        assert 1 not in bench.answers and not draining.done()
+        await asyncio.to_thread((tmp_path / "go").write_bytes, b"")
+        await draining
+        pid = await bench.result(1)
+        assert str(pid) not in os.listdir("/proc")
+        assert list((bench.engine.home / "run").iterdir()) == []
+
+    run(main)
+
+
+def test_closing_ends_calls_and_workers_at_once(run: Run, tmp_path: Path) -> None:
+    async def main(bench: Bench) -> None:
+        os.mkfifo(tmp_path / "started")
+        os.mkfifo(tmp_path / "go")
+        bench.submit(1, "waits", str(tmp_path / "started"), str(tmp_path / "go"))
+        bench.submit(2, "waits", "", "")
+        await asyncio.to_thread((tmp_path / "started").read_bytes)
+        await bench.dispatcher.close_pool("app waits", "the app has ended")
+        for ident in (1, 2):
+            frame = await bench.answer(ident)
+            assert frame.outcome == Outcome.CANCELLED and bytes(frame.payload) == b"the app has ended"
+        assert list((bench.engine.home / "run").iterdir()) == []
+
+    run(main)
+
+
+def test_closing_while_a_worker_starts_leaves_nothing(run: Run) -> None:
+    async def main(bench: Bench) -> None:
+        bench.submit(1, "add", 1)
+        await asyncio.sleep(0)
+        await bench.dispatcher.close()
+        assert (await bench.answer(1)).outcome == Outcome.CANCELLED
+        assert list((bench.engine.home / "run").iterdir()) == []
+
+    run(main)
+
+
+def test_an_idle_worker_goes_by_itself_and_the_next_call_starts_another(run: Run) -> None:
+    async def main(bench: Bench) -> None:
+        limits = PoolLimits(max_workers=1, idle=0.05)
+        bench.submit(1, "add", 1, limits=limits)
+        await bench.result(1)
+        pool = bench.dispatcher.pools["app add"]
+        await asyncio.wait(tuple(pool.tasks.values()))
+        assert pool.counts().workers == 0
+        bench.submit(2, "add", 2, limits=limits)
+        assert await bench.result(2) == 3
+
+    run(main)
+
+
+def test_a_waiting_call_is_cancelled_and_a_finished_one_let_be(run: Run) -> None:
+    async def main(bench: Bench) -> None:
+        number = bench.submit(1, "add", 1)
+        bench.dispatcher.cancel(number)
+        assert (await bench.answer(1)).outcome == Outcome.CANCELLED
+        bench.dispatcher.cancel(number, force=True)
+        bench.submit(2, "add", 2)
+        assert await bench.result(2) == 3
+
+    run(main)
+
+
+def test_the_limits_of_a_function() -> None:
+    def limits(**more: Any) -> PoolLimits:
+        spec = FunctionSpec(name="f", module="app", qualname="f", **more)
+        return limits_of(spec, cores=8, ephemeral=False)
+
+    assert limits().max_workers == 8
+    assert limits(resources=Resources(cpu_milli=2000)).max_workers == 4
+    assert limits(resources=Resources(cpu_milli=64_000)).max_workers == 1
+    assert limits(resources=Resources(cpu_milli=500)).max_workers == 16
+    assert limits(autoscaling=Autoscaling(max_containers=3, min_containers=2)).min_workers == 2
+    assert limits(autoscaling=Autoscaling(max_containers=100)).max_workers == 100
+    assert limits(timeout_ms=1500).timeout == 1.5
+    assert limits(concurrency=Concurrency(max_inputs=4)).slots == 1
+    assert limits(concurrency=Concurrency(max_inputs=4), is_async=True).slots == 4
+    assert limits_of(FunctionSpec(name="f", module="m", qualname="f"), cores=1, ephemeral=True).give_up_after == 1
