@@ -19,31 +19,44 @@ from .stream import NO_FD, StreamClosed
 class AsyncServer(Server):
     """Inputs as tasks of one loop, as many at once as the declaration allows."""
 
+    closed: StreamClosed | None = None
+
     def serve(self) -> None:
         self.loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self.loop)
         self.waiting: deque[tuple[Frame, int]] = deque()
         self.tasks: dict[int, asyncio.Task[None]] = {}
         self.cancelled: set[int] = set()
+        self.ended = False
         self.loop.add_reader(self.link.sock, self._take)
         self.loop.add_reader(self.control.sock, self._obey)
         try:
             self.loop.run_forever()
         finally:
             _finish(self.loop)
+        if self.closed is not None:
+            raise self.closed
 
     def _take(self) -> None:
         try:
             self.waiting.extend(self.link.receive())
         except (BlockingIOError, InterruptedError):
             return
-        except StreamClosed:
-            self.loop.stop()
+        except StreamClosed as closed:
+            self._end(closed)
             return
         self._start()
 
+    def _end(self, closed: StreamClosed) -> None:
+        """The engine is gone: stop once, so that what is left on the loop can still be finished."""
+        if not self.ended:
+            self.ended = True
+            self.loop.remove_reader(self.link.sock)
+            self.loop.stop()
+            self.closed = closed
+
     def _start(self) -> None:
-        while self.waiting and len(self.tasks) < self.concurrency:
+        while self.waiting and len(self.tasks) < self.concurrency and not self.ended:
             frame, fd = self.waiting.popleft()
             if frame.kind != Kind.CALL or not self.claim(frame):
                 if fd != NO_FD:
@@ -59,8 +72,8 @@ class AsyncServer(Server):
         output.running.set(call)
         try:
             await self._call(call, frame, fd)
-        except StreamClosed:
-            self.loop.stop()
+        except StreamClosed as closed:
+            self._end(closed)
         finally:
             self.cancelled.discard(call)
             del self.tasks[call]
@@ -72,7 +85,10 @@ class AsyncServer(Server):
             result = self.function(*args, **kwargs)
             if not inspect.isawaitable(result):
                 raise InvalidError(f"{self.name} is declared asynchronous but returned a {type(result).__name__}")
-            self.result(call, self.check(await result))
+            value = self.check(await result)
+            if os.getpid() != self.pid:
+                self.leave_fork(None)
+            self.result(call, value)
         except StreamClosed:
             raise
         except BaseException as error:  # noqa: BLE001 - the user's function may raise anything

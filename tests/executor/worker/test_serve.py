@@ -153,6 +153,23 @@ async def says(name, evens):
         print(name)
         await asyncio.sleep(0)
 
+async def forks_too(x):
+    return forks(x)
+
+async def leaves_things(x):
+    async def tick():
+        while True:
+            await asyncio.sleep(3600)
+    async def items():
+        try:
+            yield 1
+            yield 2
+        finally:
+            await asyncio.sleep(0)
+    leaves_things.kept = asyncio.ensure_future(tick()), items()
+    async for _ in leaves_things.kept[1]:
+        return x
+
 def fd_numbers():
     return [os.get_inheritable(int(fd)) for fd in os.listdir("/proc/self/fd") if int(fd) > 800]
 
@@ -367,8 +384,17 @@ def test_a_worker_that_dies_takes_its_call_along_and_no_other(program: Program, 
 
 
 def test_a_forked_child_that_comes_back_does_not_answer(program: Program) -> None:
-    assert program.call("forks", 1) == 0
+    program.declare("forks_too", is_async=True)
+    assert program.call("forks", 1) == program.call("forks_too", 1) == 0
     assert program.call("add", 1) == 2
+
+
+def test_an_async_worker_finishes_what_is_left_on_its_loop_without_a_word(program: Program) -> None:
+    program.declare("leaves_things", is_async=True)
+    assert program.call("leaves_things", 1) == 1
+    dispatcher = program.engine.engine.dispatcher
+    asyncio.run_coroutine_threadsafe(dispatcher.drain_pool("app leaves_things"), program.engine.loop).result()
+    assert program.lines("leaves_things") == []
 
 
 @pytest.mark.parametrize(
