@@ -153,14 +153,14 @@ def test_what_was_said_to_uv_itself_wins() -> None:
 
 def test_local_places_are_mounted_where_they_are() -> None:
     found = translated(
-        {"find-links": "/opt/wheels https://w", "extra-index-url": "file:///srv/py%20pi/simple"},
-        there=("/opt/wheels", "/srv/py pi/simple"),
+        {"find-links": "/srv/wheels https://w", "extra-index-url": "file:///srv/py%20pi/simple"},
+        there=("/srv/wheels", "/srv/py pi/simple"),
     )
     assert [(mount.source, mount.target, mount.read_only) for mount in found.mounts] == [
         ("/srv/py pi/simple", "/srv/py pi/simple", True),
-        ("/opt/wheels", "/opt/wheels", True),
+        ("/srv/wheels", "/srv/wheels", True),
     ]
-    assert dict(found.env)["UV_FIND_LINKS"] == "/opt/wheels,https://w"
+    assert dict(found.env)["UV_FIND_LINKS"] == "/srv/wheels,https://w"
 
 
 def test_certificates_and_netrc_are_mounted_under_names_of_ours() -> None:
