@@ -232,7 +232,7 @@ def _serialized(function: AnyFunction) -> tuple[str, str]:
         cloudpickle.register_pickle_by_value(module)
     try:
         data = cloudpickle.dumps(raw)
-    except Exception as error:
+    except Exception as error:  # pickling runs the code of whatever the function holds on to
         raise InvalidError(
             f"{function.origin}: {function.name} can't be sent by value: {type(error).__name__}: {error}",
             hint="It holds on to something that stays here, such as a lock, a file or a connection: "

@@ -246,7 +246,7 @@ def pack_arguments(function: FunctionRef, args: tuple[Any, ...], kwargs: dict[st
     """Arguments as a payload. Raises `SerializationError` that names the one which can't be pickled."""
     try:
         return payload.dump((args, kwargs))
-    except Exception as error:
+    except Exception as error:  # pickling runs the values' own code
         named = [*((f"argument {i + 1}", value) for i, value in enumerate(args)), *kwargs.items()]
         for name, value in named:
             payload.dump_or_refuse(value, f"{name} of {function.name} ({type(value).__name__})")
@@ -259,7 +259,7 @@ def unpack_result(function: FunctionRef, frame: Frame, fd: int) -> Any:
     if outcome == _RETURNED:
         try:
             return payload.load(frame.payload) if fd == NO_FD else payload.load_fd(fd, frame.fd_length)
-        except Exception as error:
+        except Exception as error:  # unpickling imports modules and runs their code
             raise DeserializationError(
                 f"the result of {function.name} can't be read here: {type(error).__name__}: {error}",
                 hint="A module that it needs may be missing in this environment.",

@@ -42,7 +42,7 @@ def _chosen(source: LocalSource, leave_out: Callable[[Path], bool]) -> tuple[str
     """The files of a folder that a function of the user's doesn't leave out, sorted."""
     try:
         return tuple(sorted(path for path in files_below(source.local) if not leave_out(Path(path))))
-    except Exception as error:
+    except Exception as error:  # the user's own function may raise anything
         raise InvalidError(
             f"{source.origin}: the function given as ignore= failed: {type(error).__name__}: {error}",
             hint="It is called with the path of each file, relative to the folder that is added.",
