@@ -59,6 +59,8 @@ def report(error: BaseException) -> int:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         what = f" to {error.filename}" if error.filename else ""
         show([(("error: ", "error"), f"nothing more can be written{what}: {error.strerror}")], err=True)
+        if not error.filename:  # it was stdout: what Python still holds for it is not tried again at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     if isinstance(error, UserFailure) and error.__cause__ is not None:
         show(user_traceback(error.__cause__), err=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -94,6 +95,8 @@ class LocalContainer:
         mounts = {mount.target: mount.source for mount in self.spec.mounts}
         code = str(Path(mounts["/.slipway/lib"]).parent)
         argv = tuple(code if arg == "/.slipway" else self._here(arg) for arg in argv)
+        if argv[0] == "python":
+            argv = (sys.executable, *argv[1:])  # not every host has one of that name
         pipes = {stream: os.pipe() for stream in (1, 2)}
         base = {key: os.environ[key] for key in ("PATH", "LANG", "COVERAGE_PROCESS_START") if key in os.environ}
         process = await asyncio.create_subprocess_exec(
