@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import signal
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
