@@ -300,8 +300,7 @@ def test_when_the_line_is_cut_everybody_who_waits_hears_it(engine: EngineThread,
     threads = [threading.Thread(target=wait) for _ in range(3)]
     for thread in threads:
         thread.start()
-    with open(fifo, "w"):  # opens when the first of them runs
-        engine.on_loop(engine.engine.hang_up)
+    engine.on_loop(engine.engine.hang_up)  # nobody opens the pipe to write: no call can come to its end
     for thread in threads:
         thread.join()
     assert len(heard) == 3 and "the connection to the engine is lost" in str(heard[0])
