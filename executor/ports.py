@@ -23,16 +23,20 @@ class Mount:
 
 @frozen(kw_only=True)
 class Limits:
-    """None: not limited."""
+    """None: not limited. A request is what the container is sure of where others want the same."""
 
     cpu_milli: int | None = None
     memory_mib: int | None = None
+    cpu_request_milli: int | None = None
+    memory_request_mib: int | None = None
+    disk_mib: int | None = None  # what it may write outside of its mounts
 
 
 @frozen(kw_only=True)
 class ContainerSpec:
     """What to make. `layers` are layer digests from the bottom up, on top of `base`; `trees` are host folders laid
-    out like a container's root, read-only, the last one on top (bundles); `mounts` come last."""
+    out like a container's root, read-only, the last one on top (bundles); they never change under their path; `mounts`
+    come last. `env` holds plain settings of every process in it: whoever may look at containers may read them."""
 
     name: str  # unique within the home; letters, digits, "-"
     base: BaseFact
@@ -41,8 +45,12 @@ class ContainerSpec:
     mounts: tuple[Mount, ...] = ()
     limits: Limits = Limits()
     gpus: tuple[str, ...] = ()  # UUIDs
+    env: tuple[tuple[str, str], ...] = ()
     network: bool = True
     privileged_build: bool = False  # a build step: may change owners and install packages
+    as_user: bool = False  # in a build: as the user that the image names, not as its root
+    single: bool = False  # it is of no use after its first process (a worker): that may be the container's own
+    entrypoint: tuple[str, ...] | None = None  # of a single one: goes before its argv; None: what the image says
     labels: tuple[tuple[str, str], ...] = ()
 
 
@@ -72,6 +80,15 @@ class Stats:
     processes: int | None
 
 
+class Terminal(Process, Protocol):
+    """A process on a terminal. What is written to `fd` is typed, what is read from it is shown; it is the caller's to
+    close. It may be a terminal's own end or a stream socket."""
+
+    @property
+    def fd(self) -> int: ...
+    def resize(self, rows: int, columns: int) -> None: ...
+
+
 class Container(Protocol):
     """A made container. Whoever created it calls `kill` in the end, which is safe to call twice."""
 
@@ -87,7 +104,21 @@ class Container(Protocol):
         stdin: bytes = b"",
         output: Output | None = None,
     ) -> Process:
-        """Start a process; it has ended when `wait` returns and all its output has been handed over."""
+        """Start a process; it has ended when `wait` returns and all its output has been handed over.
+
+        Without a `cwd` it starts in the folder that the image names, else in /root.
+        """
+
+    async def open_terminal(
+        self,
+        argv: tuple[str, ...],
+        *,
+        env: tuple[tuple[str, str], ...] = (),
+        cwd: str | None = None,
+        rows: int = 24,
+        columns: int = 80,
+    ) -> Terminal:
+        """Start a process on a new terminal of that size."""
 
     async def commit(self, layer: str) -> str:
         """Keep what was written as the layer with this digest, atomically; return the digest of its content.
@@ -109,6 +140,37 @@ class Ability:
     notes: tuple[tuple[str, str], ...] = ()
 
 
+@frozen(kw_only=True)
+class Stored:
+    """What a runtime keeps on disk: a layer, or what it made of a layer with `trees` laid over it (for its containers
+    to start faster). `size` is what it takes alone; `remove(ident)` frees it."""
+
+    ident: str
+    layer: str
+    trees: tuple[str, ...] = ()
+    size: int = 0
+
+
+@frozen(kw_only=True)
+class Prepared:
+    """What is known of containers of a spec before one is made: how their Python (3.10 or later) is called."""
+
+    python: str = "python"
+
+
+@frozen(kw_only=True)
+class DockerfileBuild:
+    """A Dockerfile without its `# syntax` lines. `context` is a host folder with exactly the files that it may copy.
+
+    `onto` is what its first line stands on, where it does not begin with a FROM of its own.
+    """
+
+    text: str
+    context: str
+    args: tuple[tuple[str, str], ...] = ()
+    onto: ContainerSpec | None = None
+
+
 class Runtime(Protocol):
     @property
     def name(self) -> str: ...
@@ -118,9 +180,31 @@ class Runtime(Protocol):
     async def close(self) -> None:
         """Kill every container and let go of everything."""
 
+    async def trouble(self) -> str:
+        """What is wrong, in a sentence; nothing ("") where containers can be made now. Quick, and raises nothing."""
+
     async def ability(self) -> Ability: ...
-    async def resolve(self, kind: str, ref: str) -> BaseFact:
-        """The manifest facts of a base. Raises `NotFoundError` with the way out when it is not to be had here."""
+    async def resolve(self, kind: str, ref: str, *, auth: tuple[tuple[str, str], ...] = ()) -> BaseFact:
+        """The manifest facts of a base; nothing big is fetched. `auth` are the keys of a registry's secret.
+
+        Raises `NotFoundError` with the way out when it is not to be had here.
+        """
+
+    async def has_base(self, base: BaseFact) -> bool: ...
+    async def fetch(self, base: BaseFact, *, auth: tuple[tuple[str, str], ...] = (), output: Output) -> None:
+        """Have the base here. Raises `NotFoundError` or `RuntimeUnavailable`."""
+
+    async def build_dockerfile(self, build: DockerfileBuild, layer: str, output: Output) -> str:
+        """Keep what the Dockerfile gives as the layer with this digest; return the digest of its content.
+
+        Raises `ImageBuildError` where an instruction fails, `InvalidError` where there are no Dockerfiles.
+        """
+
+    async def prepare(self, spec: ContainerSpec) -> Prepared:
+        """Do once what is the same for every container of a spec, so that `create` is quick; its name plays no part.
+
+        Raises `InvalidError` where a worker can't run in it: no Python, or one that is too old.
+        """
 
     async def has(self, layer: str) -> bool: ...
     async def alias(self, layer: str, existing: str) -> None:
@@ -129,8 +213,14 @@ class Runtime(Protocol):
     async def create(self, spec: ContainerSpec) -> Container:
         """Make the container, mounts and limits in force. Raises `RuntimeUnavailable` or `NotFoundError`."""
 
-    async def remove(self, layer: str) -> None: ...
+    async def remove(self, layer: str) -> None:
+        """Forget a layer, or what `stored` names; nothing happens where there is none.
+
+        Raises `InvalidError` while a container stands on it.
+        """
+
     def layers(self) -> AsyncIterator[str]: ...
+    async def stored(self) -> tuple[Stored, ...]: ...
 
 
 # --- store --------------------------------------------------------------------------------------------

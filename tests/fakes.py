@@ -13,7 +13,17 @@ from attrs import field, frozen, mutable
 
 from slipway.compiler.facts import BaseFact
 from slipway.dsl.errors import AlreadyExistsError, InvalidError, NotFoundError, RuntimeUnavailable
-from slipway.executor.ports import Ability, ContainerSpec, Exit, Mount, Output, Stats
+from slipway.executor.ports import (
+    Ability,
+    ContainerSpec,
+    DockerfileBuild,
+    Exit,
+    Mount,
+    Output,
+    Prepared,
+    Stats,
+    Stored,
+)
 
 BASE = BaseFact(
     identity=(("os", "fake 1"), ("python", "3.11.0"), ("arch", "none")), says="a fake host, Python 3.11.0", paths=()
@@ -178,7 +188,9 @@ class FakeContainer:
         if outcome is not None:
             self._play(process, outcome)
         elif argv[:2] == ("sh", "-c") and len(argv) > 3 and argv[3] in PROGRAMS:
-            how = PROGRAMS[argv[3]](process, argv[4:], {**ENVIRONMENT, **dict(env)}, cwd or "/root", stdin)
+            how = PROGRAMS[argv[3]](
+                process, argv[4:], {**ENVIRONMENT, **dict(self.spec.env), **dict(env)}, cwd or "/root", stdin
+            )
             if how is not None:
                 process.end(how)
         else:
@@ -213,7 +225,28 @@ class FakeContainer:
         return Stats(memory_bytes=0, cpu_ms=0, processes=running)
 
 
-class FakeRuntime:
+class HostRuntime:
+    """What runtimes say that have everything of the host at hand."""
+
+    async def trouble(self) -> str:
+        return ""
+
+    async def has_base(self, base: BaseFact) -> bool:
+        return True
+
+    async def fetch(self, base: BaseFact, *, auth: tuple[tuple[str, str], ...] = (), output: Output) -> None: ...
+
+    async def build_dockerfile(self, build: DockerfileBuild, layer: str, output: Output) -> str:
+        raise InvalidError("this runtime reads no Dockerfile")
+
+    async def prepare(self, spec: ContainerSpec) -> Prepared:
+        return Prepared()
+
+    async def stored(self) -> tuple[Stored, ...]:
+        return ()
+
+
+class FakeRuntime(HostRuntime):
     """`outcomes` say what commands do, by the beginning of their argv (the longest that fits); `created` and `ran` tell
     afterwards what was asked. Commands of the form ("sh", "-c", script, NAME, …) with a NAME in `PROGRAMS` do here what
     the script does on a real runtime, so that one contract holds for both."""
@@ -258,7 +291,7 @@ class FakeRuntime:
     async def ability(self) -> Ability:
         return self._ability
 
-    async def resolve(self, kind: str, ref: str) -> BaseFact:
+    async def resolve(self, kind: str, ref: str, *, auth: tuple[tuple[str, str], ...] = ()) -> BaseFact:
         if (kind, ref) not in self._bases:
             there = ", ".join(ref for _, ref in self._bases if ref)
             raise NotFoundError(f"this host has no {kind} {ref}; it has {there}", hint="Use `--runtime docker`.")
@@ -293,6 +326,12 @@ class FakeRuntime:
     def _needed(self, layer: str) -> None:
         if layer not in self.kept:
             raise NotFoundError(f"layer {layer} is not there", hint="Build it again.")
+
+    async def stored(self) -> tuple[Stored, ...]:
+        return tuple(
+            Stored(ident=layer, layer=layer, size=sum(len(data or b"") for data in files.values()))
+            for layer, (_, files) in self.kept.items()
+        )
 
     async def remove(self, layer: str) -> None:
         for container in self.containers.values():

@@ -9,6 +9,8 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from fakes import HostRuntime
+
 from slipway.compiler.facts import BaseFact
 from slipway.executor.ports import Ability, Container, ContainerSpec, Exit, Output, Process, Stats
 
@@ -101,7 +103,7 @@ class LocalContainer:
         base = {key: os.environ[key] for key in ("PATH", "LANG", "COVERAGE_PROCESS_START") if key in os.environ}
         process = await asyncio.create_subprocess_exec(
             *argv,
-            env=base | dict(env),
+            env=base | dict(self.spec.env) | dict(env),
             cwd=self._here(cwd or "/root"),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=pipes[1][1],
@@ -130,7 +132,7 @@ class LocalContainer:
         return Stats(memory_bytes=None, cpu_ms=None, processes=len(self.processes))
 
 
-class LocalProcessRuntime:
+class LocalProcessRuntime(HostRuntime):
     def __init__(self) -> None:
         self.containers: list[LocalContainer] = []
 
@@ -152,7 +154,7 @@ class LocalProcessRuntime:
     async def ability(self) -> Ability:
         return Ability()
 
-    async def resolve(self, kind: str, ref: str) -> BaseFact:
+    async def resolve(self, kind: str, ref: str, *, auth: tuple[tuple[str, str], ...] = ()) -> BaseFact:
         return BaseFact(identity=(("local", "1"),))
 
     async def has(self, layer: str) -> bool:

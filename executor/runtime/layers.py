@@ -91,6 +91,13 @@ class Layers:
             raise NotFoundError(f"layer {layer} is not in {self.folder}")
         return str(info["output"])
 
+    def size(self, layer: str) -> int:
+        """Bytes on disk of a layer's files; 0 for a second name of one."""
+        path = self.folder / short(layer)
+        if path.is_symlink():
+            return 0
+        return sum(os.lstat(name).st_blocks * 512 for name in _walk(str(path)))
+
     def all(self) -> Iterator[str]:
         if not self.folder.is_dir():
             return

@@ -13,7 +13,7 @@ from pathlib import Path
 from slipway.compiler.facts import BaseFact
 from slipway.dsl.errors import AlreadyExistsError, Error, InvalidError, NotFoundError, RuntimeUnavailable
 from slipway.executor.locks import lock
-from slipway.executor.ports import Ability, Container, ContainerSpec
+from slipway.executor.ports import Ability, Container, ContainerSpec, DockerfileBuild, Output, Prepared, Stored
 
 from . import cgroups, skeleton
 from .container import NativeContainer
@@ -148,7 +148,10 @@ class NativeRuntime:
         except RuntimeUnavailable as error:
             self._broken = error
 
-    async def resolve(self, kind: str, ref: str) -> BaseFact:
+    async def trouble(self) -> str:
+        return "" if self._broken is None else self._broken.message
+
+    async def resolve(self, kind: str, ref: str, *, auth: tuple[tuple[str, str], ...] = ()) -> BaseFact:
         if kind != "debian_slim":
             reason = dict(REFUSED).get(kind, f"the native runtime does not know the base {kind!r}; {DOCKER}")
             raise NotFoundError(f"{kind} {ref}: not on the native runtime", hint=reason)
@@ -163,6 +166,17 @@ class NativeRuntime:
             says=f"this host: {host.title}, Python {found.version}",
             paths=(("interpreter", found.executable), ("prefix", found.prefix)),
         )
+
+    async def has_base(self, base: BaseFact) -> bool:
+        return True  # the host is here, and `create` says where its Python went away
+
+    async def fetch(self, base: BaseFact, *, auth: tuple[tuple[str, str], ...] = (), output: Output) -> None: ...
+
+    async def build_dockerfile(self, build: DockerfileBuild, layer: str, output: Output) -> str:
+        raise InvalidError("the native runtime reads no Dockerfile", hint=f"Say its steps in Python, or {DOCKER}.")
+
+    async def prepare(self, spec: ContainerSpec) -> Prepared:
+        return Prepared()  # /venv/bin/python, which is the first on the path
 
     # --- layers ---------------------------------------------------------------------------------------
 
@@ -187,6 +201,14 @@ class NativeRuntime:
     async def layers(self) -> AsyncIterator[str]:
         for layer in await asyncio.to_thread(lambda: tuple(self._layers.all())):
             yield layer
+
+    async def stored(self) -> tuple[Stored, ...]:
+        def measure() -> tuple[Stored, ...]:
+            return tuple(
+                Stored(ident=layer, layer=layer, size=self._layers.size(layer)) for layer in self._layers.all()
+            )
+
+        return await asyncio.to_thread(measure)
 
     # --- containers -----------------------------------------------------------------------------------
 
@@ -266,7 +288,7 @@ class NativeRuntime:
             layers=self._layers,
             group=group,
             taken=tuple(Taken(target=o.target, upper=self._layers.folder / o.upper) for o in overlays),
-            environment=_gpu_environment(spec.gpus),
+            environment={**_gpu_environment(spec.gpus), **dict(spec.env)},
             forget=lambda: self._forget(spec.name),
             null=self._null,
         )

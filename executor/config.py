@@ -1,0 +1,54 @@
+"""What the owner of a home has set in its `config.toml`, as frozen data."""
+
+from __future__ import annotations
+
+from attrs import evolve, field, frozen
+
+
+@frozen(kw_only=True)
+class DockerSettings:
+    """How the docker runtime is reached, and what its workers get.
+
+    `host` is an address as in DOCKER_HOST, `context` the name of a Docker context; with neither, DOCKER_HOST and then
+    Docker's own current context decide. `bases` maps "debian_slim", "debian_slim 3.12" or "micromamba" to an image.
+    """
+
+    host: str | None = None
+    context: str | None = None
+    network: str | None = None  # of containers that may use one; None: the engine's bridge, or host where it has none
+    oci_runtime: str | None = None  # "runsc" is gVisor
+    user: str | None = None  # of workers, as "uid", "uid:gid" or a name; None: the image's own
+    shm_mib: int | None = None  # size of /dev/shm; None: half of this machine's memory
+    bases: tuple[tuple[str, str], ...] = ()
+
+
+@frozen(kw_only=True)
+class AppSettings:
+    """What is set for one app; None: as for all."""
+
+    runtime: str | None = None
+    network: str | None = None
+    oci_runtime: str | None = None
+    user: str | None = None
+    shm_mib: int | None = None
+
+
+@frozen(kw_only=True)
+class Config:
+    """`runtime` is that of apps that nothing else is said of; `keep_mib` is how much `slipway gc` leaves unneeded."""
+
+    runtime: str | None = None
+    docker: DockerSettings = DockerSettings()
+    apps: tuple[tuple[str, AppSettings], ...] = field(default=())
+    keep_mib: int | None = None
+
+    def docker_of(self, app: str) -> DockerSettings:
+        """Docker's settings as they are for one app.
+
+        >>> config = Config(apps=(("search", AppSettings(oci_runtime="runsc")),))
+        >>> config.docker_of("search").oci_runtime, config.docker_of("other").oci_runtime
+        ('runsc', None)
+        """
+        own = dict(self.apps).get(app, AppSettings())
+        said = {name: getattr(own, name) for name in ("network", "oci_runtime", "user", "shm_mib")}
+        return evolve(self.docker, **{name: value for name, value in said.items() if value is not None})
