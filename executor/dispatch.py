@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
+from itertools import count
 from math import inf
 from typing import Any
 
@@ -154,18 +155,27 @@ def call_id(number: int) -> str:
     return f"in-{number:x}"
 
 
-class Dispatcher:
-    """Every pool of one engine. The owner calls `close` in the end."""
+class Numbers:
+    """Counts the calls and the workers of an engine, for all of its dispatchers: no two are called alike."""
 
-    def __init__(self, place: Place, clock: Clock, ears: Ears) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self.calls: Iterator[int] = count((clock.now_ms() << 20) + 1)  # no two engines of a home give the same
+        self.workers: Iterator[int] = count(1)
+
+
+class Dispatcher:
+    """Every pool of one runtime. The owner calls `close` in the end."""
+
+    def __init__(self, place: Place, clock: Clock, ears: Ears, numbers: Numbers | None = None) -> None:
         self._place = place
         self._clock = clock
         self._ears = ears
         self._loop = asyncio.get_running_loop()
         self._time = self._loop.time
         self._calls: dict[int, _Call] = {}
-        self._last_call = clock.now_ms() << 20  # so that no two engines of a home ever give the same number
-        self._last_worker = 0
+        numbers = numbers or Numbers(clock)
+        self._next_call = partial(next, numbers.calls)
+        self._next_worker = partial(next, numbers.workers)
         self._leaving: set[asyncio.Task[None]] = set()
         self._records: list[tuple[_Call, int, str, float]] = []
         self._record_timer: asyncio.TimerHandle | None = None
@@ -220,7 +230,7 @@ class Dispatcher:
 
     def submit(self, pool: Pool, frame: Frame, fd: int, send: Send) -> int:
         """Take a CALL frame (and its descriptor); `send` gets its RESULT. Returns the number to cancel it by."""
-        self._last_call = number = self._last_call + 1
+        number = self._next_call()
         now = self._time()
         self._calls[number] = _Call(number, pool, frame, fd, send, now)
         self._act(pool, pool.placement.submit(number, now))
@@ -313,8 +323,7 @@ class Dispatcher:
         pool.workers[target].call(number, call.sequence, call.payload, fd, call.fd_length)
 
     def _do_start(self, pool: Pool, action: Start) -> None:
-        self._last_worker += 1
-        name = f"w{self._last_worker}-{os.getpid()}"
+        name = f"w{self._next_worker()}-{os.getpid()}"
         pool.names[action.worker] = name
         pool.tasks[action.worker] = self._loop.create_task(self._live(pool, action.worker, name), name=name)
 

@@ -23,7 +23,7 @@ from slipway.dsl.version import VERSION
 from .apply import Applier
 from .build import Builder, Folders
 from .bundle import Bundles
-from .dispatch import Dispatcher, Ears, Pool, PoolSpec, call_id
+from .dispatch import Dispatcher, Ears, Numbers, Pool, PoolSpec, call_id
 from .home import Home
 from .indexes import read_indexes
 from .launch import Launcher, LiveApp
@@ -122,8 +122,9 @@ class Engine:
         self.started_ms = clock.now_ms()
         self.adopt: Callable[[socket.socket, Scope], None] = lambda sock, _scope: sock.close()
         ears = Ears(on_records=self._on_records, on_line=self._on_line, on_client=self._on_client)
+        numbers = Numbers(clock)
         self.dispatchers = {
-            name: Dispatcher(Place(runtime=runtime, run=home.run, code=self.code), clock, ears)
+            name: Dispatcher(Place(runtime=runtime, run=home.run, code=self.code), clock, ears, numbers)
             for name, runtime in runtimes.items()
         }
         self._channels = itertools.count(1)
@@ -156,14 +157,15 @@ class Engine:
             await recover(state, engine.blobs, engine.bundles, home.volumes)
             await state.prune_calls(before_ms=engine.started_ms - CALLS_KEPT_MS)
             for deployment in await state.deployments():
-                if deployment.runtime in engine.runtimes:
-                    await engine._bring_back(deployment)
+                await engine._bring_back(deployment)
             engine._warm()
             yield engine
 
     async def _bring_back(self, deployment: Deployment) -> None:
         """Serve what was deployed. What can't be served keeps neither the others nor its own repair from us."""
         try:
+            if deployment.runtime not in self.runtimes:
+                raise NotFoundError(f"this engine has no runtime {deployment.runtime}")
             self.live[deployment.app] = await self.launcher.deployed(deployment)
         except Exception as error:  # noqa: BLE001 - damage takes any form: a file is gone, a graph means nothing
             self.broken[deployment.app] = error.message if isinstance(error, Error) else repr(error)
@@ -194,7 +196,7 @@ class Engine:
         self.broken.pop(live.id, None)
         self._warm()
         if before is not None:
-            kept = {spec.key for spec in live.pools.values()}
+            kept = {spec.key for spec in live.pools.values() if before.runtime == live.runtime}
             await self._drain(before, [spec.key for spec in before.pools.values() if spec.key not in kept])
 
     async def retire(self, app: str) -> None:
