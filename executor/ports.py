@@ -184,8 +184,12 @@ class Runtime(Protocol):
         """What is wrong, in a sentence; nothing ("") where containers can be made now. Quick, and raises nothing."""
 
     async def ability(self) -> Ability: ...
-    async def resolve(self, kind: str, ref: str, *, auth: tuple[tuple[str, str], ...] = ()) -> BaseFact:
-        """The manifest facts of a base; nothing big is fetched. `auth` are the keys of a registry's secret.
+    async def resolve(
+        self, kind: str, ref: str, *, auth: tuple[tuple[str, str], ...] = (), fresh: bool = False
+    ) -> BaseFact:
+        """The manifest facts of a base; nothing big is fetched. `auth` are the keys of a registry's secret; `fresh`
+        (force_build): ask anew what a name stands for, where a registry is to be had. A runtime that builds
+        Dockerfiles puts ("image", how a FROM names it) among `paths`; it knows `ref` "" of micromamba, too.
 
         Raises `NotFoundError` with the way out when it is not to be had here.
         """

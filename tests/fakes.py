@@ -291,7 +291,9 @@ class FakeRuntime(HostRuntime):
     async def ability(self) -> Ability:
         return self._ability
 
-    async def resolve(self, kind: str, ref: str, *, auth: tuple[tuple[str, str], ...] = ()) -> BaseFact:
+    async def resolve(
+        self, kind: str, ref: str, *, auth: tuple[tuple[str, str], ...] = (), fresh: bool = False
+    ) -> BaseFact:
         if (kind, ref) not in self._bases:
             there = ", ".join(ref for _, ref in self._bases if ref)
             raise NotFoundError(f"this host has no {kind} {ref}; it has {there}", hint="Use `--runtime docker`.")

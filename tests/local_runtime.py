@@ -154,7 +154,9 @@ class LocalProcessRuntime(HostRuntime):
     async def ability(self) -> Ability:
         return Ability()
 
-    async def resolve(self, kind: str, ref: str, *, auth: tuple[tuple[str, str], ...] = ()) -> BaseFact:
+    async def resolve(
+        self, kind: str, ref: str, *, auth: tuple[tuple[str, str], ...] = (), fresh: bool = False
+    ) -> BaseFact:
         return BaseFact(identity=(("local", "1"),))
 
     async def has(self, layer: str) -> bool:

@@ -151,7 +151,9 @@ class NativeRuntime:
     async def trouble(self) -> str:
         return "" if self._broken is None else self._broken.message
 
-    async def resolve(self, kind: str, ref: str, *, auth: tuple[tuple[str, str], ...] = ()) -> BaseFact:
+    async def resolve(
+        self, kind: str, ref: str, *, auth: tuple[tuple[str, str], ...] = (), fresh: bool = False
+    ) -> BaseFact:
         if kind != "debian_slim":
             reason = dict(REFUSED).get(kind, f"the native runtime does not know the base {kind!r}; {DOCKER}")
             raise NotFoundError(f"{kind} {ref}: not on the native runtime", hint=reason)

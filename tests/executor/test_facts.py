@@ -300,7 +300,9 @@ def test_every_need_is_met_in_order(tmp_path: Path) -> None:
 
 def test_a_runtime_out_of_reach_is_raised_as_itself(tmp_path: Path) -> None:
     class Unreachable(FakeRuntime):
-        async def resolve(self, kind: str, ref: str) -> BaseFact:
+        async def resolve(
+            self, kind: str, ref: str, *, auth: tuple[tuple[str, str], ...] = (), fresh: bool = False
+        ) -> BaseFact:
             raise RuntimeUnavailable("no docker at /run/docker.sock")
 
     async def act(state: State, seal: Seal) -> None:
