@@ -230,7 +230,7 @@ class Dispatcher:
 
     def submit(self, pool: Pool, frame: Frame, fd: int, send: Send) -> int:
         """Take a CALL frame (and its descriptor); `send` gets its RESULT. Returns the number to cancel it by."""
-        number = self._next_call()
+        number: int = self._next_call()
         now = self._time()
         self._calls[number] = _Call(number, pool, frame, fd, send, now)
         self._act(pool, pool.placement.submit(number, now))

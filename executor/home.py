@@ -22,6 +22,11 @@ class Home:
     path: Path = field(converter=Path)
 
     @property
+    def config(self) -> Path:
+        """What its owner has set; there need not be one."""
+        return self.path / "config.toml"
+
+    @property
     def state(self) -> Path:
         return self.path / "state.db"
 
