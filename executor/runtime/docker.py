@@ -1,0 +1,338 @@
+"""The connection to Docker Engine. Only this file knows docker-py, and loads it when an engine is needed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import platform
+import select
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from attrs import frozen
+
+from slipway.dsl.errors import Error, InvalidError, NotFoundError, RuntimeUnavailable
+from slipway.executor.config import DockerSettings
+
+T = TypeVar("T")
+
+LABEL_HOME = "slipway.home"
+LABEL_LAYER = "slipway.layer"
+LABEL_TREES = "slipway.trees"
+LABEL_NAME = "slipway.name"
+
+AT_ONCE = 16  # short requests under way
+PATIENCE = 60  # seconds that an engine may take for a short request
+CHUNK = 1 << 16
+PING = 2.0  # seconds in which one that is well says so
+DEFAULT = "unix:///var/run/docker.sock"
+
+
+UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
+
+
+class Unreachable(RuntimeUnavailable):
+    """Nobody answers."""
+
+
+class Refused(RuntimeUnavailable):
+    """The engine says no; the message is its explanation."""
+
+
+class Absent(NotFoundError):
+    """The engine has no such container or image."""
+
+
+class Conflict(InvalidError):
+    """The engine says no because of what else there is: a name that is taken, an image in use."""
+
+
+@frozen(kw_only=True)
+class Facts:
+    """What an engine is. `here` where it runs on this machine and so sees this machine's files."""
+
+    address: str
+    name: str  # "Docker Engine" or "Podman"
+    version: str
+    system: str  # "linux/amd64"
+    networks: tuple[str, ...]
+    oci_runtimes: tuple[str, ...]
+    storage: str  # its storage driver
+    memory_limits: bool
+    cpu_limits: bool
+    podman: bool
+    here: bool
+
+
+def home_id(home: Path) -> str:
+    """What marks everything that belongs to a home."""
+    return hashlib.sha256(str(home.absolute()).encode()).hexdigest()[:12]
+
+
+class Connection:
+    """The only way to the engine. Connects when it is first used, and again after the engine was gone."""
+
+    def __init__(self, settings: Callable[[], DockerSettings]) -> None:
+        self._settings = settings
+        self._guard = threading.Lock()
+        self._clients: dict[float | None, Any] = {}  # by how long they wait for an answer
+        self._address = ""
+        self._facts: Facts | None = None
+        self._places: asyncio.Semaphore | None = None
+
+    def __repr__(self) -> str:
+        return f"<Connection {self._address or 'not made'}>"
+
+    @property
+    def address(self) -> str:
+        """Where the engine is; "" before it was first asked."""
+        return self._address
+
+    async def run(self, work: Callable[[Any], T], *, long: bool = False) -> T:
+        """What `work` makes of a `docker.APIClient`, in a thread; `long`: it may take longer than a minute."""
+        if long:
+            return await _in_thread(lambda: self._do(work, None))
+        if self._places is None:
+            self._places = asyncio.Semaphore(AT_ONCE)
+        async with self._places:
+            return await _in_thread(lambda: self._do(work, PATIENCE))
+
+    async def stream(self, work: Callable[[Any], Iterator[T]], on_item: Callable[[T], None]) -> None:
+        """Hand over what `work` yields, in order, on the loop. Cancelled, it ends at the next item."""
+        loop = asyncio.get_running_loop()
+        stopped = threading.Event()
+
+        def hand(item: T) -> None:
+            if not stopped.is_set():
+                on_item(item)
+
+        def follow(client: Any) -> None:
+            items = work(client)
+            try:
+                for item in items:
+                    if stopped.is_set():
+                        return
+                    loop.call_soon_threadsafe(hand, item)
+            finally:
+                close = getattr(items, "close", None)
+                if close is not None:
+                    close()
+
+        try:
+            await _in_thread(lambda: self._do(follow, None))
+        finally:
+            stopped.set()
+
+    async def hijack(self, request: Callable[[Any], Any]) -> tuple[socket.socket, bytes]:
+        """The connection of a request that turns it into a stream: a socket that doesn't block, and what came already.
+
+        `request` returns the response of docker-py's `_post` or `_post_json`, made with the headers of `UPGRADE`.
+        """
+
+        def take(client: Any) -> tuple[socket.socket, bytes]:
+            response = request(client)
+            client._raise_for_status(response)
+            return _stream_of(response)
+
+        return await _in_thread(lambda: self._do(take, PATIENCE), discard=lambda taken: taken[0].close())
+
+    async def facts(self) -> Facts:
+        """Raises `Unreachable`, or `Refused`."""
+        if self._facts is None:
+            self._facts = await self.run(lambda client: _ask(client, self._address))
+        return self._facts
+
+    async def ping(self) -> None:
+        """Raises `Unreachable` where no answer comes at once."""
+
+        def ping(client: Any) -> None:
+            client.ping()
+
+        try:
+            await asyncio.wait_for(_in_thread(lambda: self._do(ping, PING)), PING)
+        except TimeoutError:
+            raise _unreachable(self._address, f"no answer within {PING:g} s") from None
+
+    def close(self) -> None:
+        """Let go of the engine; the next use connects again."""
+        with self._guard:
+            clients = tuple(self._clients.values())
+            self._clients.clear()
+            self._facts = None
+        for client in clients:
+            client.close()
+
+    def _do(self, work: Callable[[Any], T], patience: float | None) -> T:
+        import docker.errors
+        import requests.exceptions
+        import urllib3.exceptions
+
+        try:
+            return work(self._client(patience))
+        except docker.errors.APIError as error:
+            raise _explain(error, self._address) from error
+        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            self.close()
+            raise _unreachable(self._address, _reason(error)) from error
+        except docker.errors.DockerException as error:
+            self.close()
+            raise _unreachable(self._address, _reason(error)) from error
+
+    def _client(self, patience: float | None) -> Any:
+        import docker
+
+        with self._guard:
+            client = self._clients.get(patience)
+        if client is not None:
+            _knock(self._address)
+            return client
+        settings = self._settings()
+        address = settings.host or os.environ.get("DOCKER_HOST") or DEFAULT
+        self._address = address
+        _knock(address)
+        # docker-py says int, and hands on what requests takes: a fraction, or None for no limit.
+        options: dict[str, Any] = {"timeout": patience, "max_pool_size": AT_ONCE}
+        client = docker.APIClient(base_url=address, version="auto", **options)
+        with self._guard:
+            known = self._clients.setdefault(patience, client)
+        if known is not client:
+            client.close()
+        return known
+
+
+def _knock(address: str) -> None:
+    """Raises `OSError` where nobody listens. Asked first since docker-py leaves a socket open where it can't connect."""
+    if address.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as one:
+            one.settimeout(PING)
+            one.connect(address.removeprefix("unix://"))
+
+
+async def _in_thread(work: Callable[[], T], discard: Callable[[T], None] = lambda _: None) -> T:
+    """In a thread of its own, which does not hold up the program's end. Cancelled, its result is discarded."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if error is not None:
+            if not future.done():
+                future.set_exception(error)
+        elif future.done():
+            discard(cast(T, result))
+        else:
+            future.set_result(cast(T, result))
+
+    def main() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except BaseException as raised:  # noqa: BLE001 - handed on whole to whoever waits
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody waits
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=main, name="docker", daemon=True).start()
+    return await future
+
+
+# --- what an engine answers ---------------------------------------------------------------------------
+
+
+def _ask(client: Any, address: str) -> Facts:
+    version, info = client.version(), client.info()
+    podman = any("podman" in str(part.get("Name", "")).lower() for part in version.get("Components") or ())
+    return Facts(
+        address=address,
+        name="Podman" if podman else "Docker Engine",
+        version=str(version.get("Version", "")),
+        system=f"{version.get('Os', '')}/{version.get('Arch', '')}",
+        networks=tuple(sorted(str(network["Name"]) for network in client.networks())),
+        oci_runtimes=tuple(sorted(info.get("Runtimes") or {})),
+        storage=str(info.get("Driver", "")),
+        memory_limits=bool(info.get("MemoryLimit")),
+        cpu_limits=bool(info.get("CpuCfsQuota")),
+        podman=podman,
+        here=address.startswith("unix://") or _is_this_machine(info),
+    )
+
+
+def _is_this_machine(info: dict[str, Any]) -> bool:
+    same = (info.get("Name"), info.get("KernelVersion")) == (platform.node(), platform.release())
+    return same and info.get("MemTotal") == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _explain(error: Any, address: str) -> Error:
+    said = str(error.explanation or error).strip()
+    status = error.status_code
+    if status == 404:
+        return Absent(said)
+    if status == 409:
+        return Conflict(said)
+    return Refused(f"the engine at {address} refuses: {said}")
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost reason: what wraps it repeats it in brackets.
+
+    >>> _reason(ConnectionError("x", FileNotFoundError(2, "No such file or directory")))
+    'No such file or directory'
+    """
+    seen: list[BaseException] = [error]
+    for one in seen:
+        inner = [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
+        seen += [other for other in inner if isinstance(other, BaseException) and other not in seen][: 20 - len(seen)]
+    systems = [one for one in seen if isinstance(one, OSError) and one.strerror]
+    return str(systems[-1].strerror) if systems else str(seen[-1]) or type(seen[-1]).__name__
+
+
+def _unreachable(address: str, reason: str) -> Unreachable:
+    return Unreachable(
+        f"no Docker Engine answers at {address}: {reason}",
+        hint="Start it, or say where it is: DOCKER_HOST, or `host` under [docker] in config.toml.",
+    )
+
+
+def _stream_of(response: Any) -> tuple[socket.socket, bytes]:
+    """The socket below a response, as a stream. What was read with the headers lies in the reader's buffer."""
+    reader = response.raw._fp.fp
+    below = reader.raw._sock
+    below.setblocking(False)
+    early = bytes(reader.peek(1))  # what is buffered; else it tries once to read
+    if isinstance(below, ssl.SSLSocket):
+        ours, theirs = socket.socketpair()
+        threading.Thread(target=_relay, args=(response, below, theirs), name="docker-tls", daemon=True).start()
+    else:
+        ours = socket.socket(fileno=os.dup(below.fileno()))
+        response.close()
+    ours.setblocking(False)
+    return ours, early
+
+
+def _relay(response: Any, below: ssl.SSLSocket, theirs: socket.socket) -> None:
+    """Pass bytes between an encrypted socket and a plain one until either is at its end."""
+    with contextlib.closing(response), theirs, contextlib.suppress(OSError):
+        below.settimeout(None)
+        both: list[socket.socket] = [below, theirs]
+        while below in both:
+            ready = [below] if below.pending() else select.select(both, [], [])[0]
+            if below in ready:
+                data = below.recv(CHUNK)
+                if not data:
+                    return
+                theirs.sendall(data)
+            if theirs in ready:
+                data = theirs.recv(CHUNK)
+                if data:
+                    below.sendall(data)
+                    continue
+                both.remove(theirs)  # nothing more is typed: say so, and go on listening
+                below.setblocking(False)
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    below.unwrap()
+                below.settimeout(None)
