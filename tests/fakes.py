@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from attrs import field, frozen, mutable
 
@@ -65,6 +67,7 @@ class Outcome:
     oom: bool = False
 
 
+P = TypeVar("P", bound="FakeProcess")
 Files = dict[str, "bytes | None"]  # None: taken away
 
 
@@ -147,6 +150,43 @@ class FakeProcess:
     def drain(self) -> None: ...
 
 
+class FakeTerminal(FakeProcess):
+    """A process on a real terminal of this host: what it says is shown there, what is typed `typed` hands on."""
+
+    def __init__(self, container: FakeContainer, rows: int, columns: int) -> None:
+        self.fd, self._theirs = os.openpty()
+        os.set_blocking(self._theirs, False)
+        super().__init__(container, lambda _, data: self._show(data))
+        self.size = (rows, columns)
+        self.on_resize: Callable[[], None] = lambda: None
+        self.on_typed: Callable[[bytes], None] = lambda data: None
+        asyncio.get_running_loop().add_reader(self._theirs, self._typed)
+
+    def _show(self, data: bytes) -> None:
+        os.write(self._theirs, data)
+
+    def _typed(self) -> None:
+        try:
+            data = os.read(self._theirs, 4096)
+        except OSError:  # the other end was closed
+            data = b""
+        if data:
+            self.on_typed(data)
+        else:
+            self.end(Exit(code=None, signal=signal.SIGHUP))
+
+    def resize(self, rows: int, columns: int) -> None:
+        self.size = (rows, columns)
+        if self._exit is None:
+            self.on_resize()
+
+    def end(self, how: Exit) -> None:
+        if self._exit is None:
+            asyncio.get_running_loop().remove_reader(self._theirs)
+            os.close(self._theirs)
+        super().end(how)
+
+
 @frozen(kw_only=True)
 class Ran:
     """One process that was started in a fake container."""
@@ -182,7 +222,25 @@ class FakeContainer:
         if self.ended:
             raise RuntimeUnavailable(f"container {self.name} has ended")
         self.runtime.ran.append(Ran(container=self.name, argv=argv, env=env, cwd=cwd, stdin=stdin))
-        process = FakeProcess(self, output)
+        return self._begin(FakeProcess(self, output), argv, env, cwd, stdin)
+
+    async def open_terminal(
+        self,
+        argv: tuple[str, ...],
+        *,
+        env: tuple[tuple[str, str], ...] = (),
+        cwd: str | None = None,
+        rows: int = 24,
+        columns: int = 80,
+    ) -> FakeTerminal:
+        if self.ended:
+            raise RuntimeUnavailable(f"container {self.name} has ended")
+        self.runtime.ran.append(Ran(container=self.name, argv=argv, env=env, cwd=cwd, stdin=b""))
+        return self._begin(FakeTerminal(self, rows, columns), argv, env, cwd, b"")
+
+    def _begin(
+        self, process: P, argv: tuple[str, ...], env: tuple[tuple[str, str], ...], cwd: str | None, stdin: bytes
+    ) -> P:
         self.processes.append(process)
         outcome = self.runtime.outcome(argv)
         if outcome is not None:
@@ -439,6 +497,33 @@ def _hog(process: FakeProcess, args: tuple[str, ...], env: dict[str, str], cwd: 
     return Exit(code=0)
 
 
+def _size(process: FakeProcess, args: tuple[str, ...], env: dict[str, str], cwd: str, stdin: bytes) -> None:
+    assert isinstance(process, FakeTerminal)
+    terminal = process
+
+    def say() -> None:
+        terminal.say(1, "{} {}\n".format(*terminal.size).encode())
+
+    def resized() -> None:
+        say()
+        terminal.end(Exit(code=5))
+
+    terminal.on_resize = resized
+    say()
+
+
+def _greet(process: FakeProcess, args: tuple[str, ...], env: dict[str, str], cwd: str, stdin: bytes) -> None:
+    assert isinstance(process, FakeTerminal)
+    terminal = process
+
+    def typed(data: bytes) -> None:
+        terminal.say(1, b"hello " + data)
+        terminal.end(Exit(code=0))
+
+    terminal.on_typed = typed
+    terminal.say(1, b"who? ")
+
+
 PROGRAMS: dict[str, Program] = {
     "write": _write,
     "read": _read,
@@ -455,4 +540,6 @@ PROGRAMS: dict[str, Program] = {
     "stubborn": _stubborn,
     "orphan": _orphan,
     "hog": _hog,
+    "size": _size,
+    "greet": _greet,
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 from fakes import HostRuntime
 
 from slipway.compiler.facts import BaseFact
-from slipway.executor.ports import Ability, Container, ContainerSpec, Exit, Output, Process, Stats
+from slipway.executor.ports import Ability, Container, ContainerSpec, Exit, Output, Process, Stats, Terminal
 
 
 class LocalProcess:
@@ -115,6 +115,17 @@ class LocalContainer:
         local = LocalProcess(process, {stream: ends[0] for stream, ends in pipes.items()}, output)
         self.processes.append(local)
         return local
+
+    async def open_terminal(
+        self,
+        argv: tuple[str, ...],
+        *,
+        env: tuple[tuple[str, str], ...] = (),
+        cwd: str | None = None,
+        rows: int = 24,
+        columns: int = 80,
+    ) -> Terminal:
+        raise NotImplementedError
 
     async def commit(self, layer: str) -> str:
         raise NotImplementedError

@@ -12,15 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from slipway.dsl.errors import RuntimeUnavailable
+from slipway.executor.pipes import Pipes
 from slipway.executor.ports import Exit, Output, Stats
 
+from . import kernel
 from .cgroups import Group
 from .layers import Layers, Made, Taken, remove_tree
 from .layout import BASE_ENVIRONMENT
 from .link import Link, memory_file
-
-CHUNK = 1 << 18
-DRAIN = 1 << 20  # more than a pipe holds
 
 
 class NativeProcess:
@@ -29,8 +28,7 @@ class NativeProcess:
     def __init__(self, container: NativeContainer, ident: int, output: Output | None) -> None:
         self._container = container
         self._ident = ident
-        self._output = output
-        self._pipes: dict[int, int] = {}  # our end: 1 or 2
+        self.pipes = None if output is None else Pipes(output)
         self._ended = asyncio.Event()
         self._exit: Exit | None = None
         self.kills_before = container.group.oom_kills()
@@ -45,54 +43,67 @@ class NativeProcess:
             self._container.send({"signal": int(number), "id": self._ident})
 
     def drain(self) -> None:
-        for descriptor in tuple(self._pipes):
-            left = DRAIN
-            while left > 0 and descriptor in self._pipes:
-                came = self._read(descriptor)
-                if came == 0:
-                    break
-                left -= came
-
-    def open_pipes(self) -> tuple[int, int]:
-        """The ends for the process's stdout and stderr."""
-        loop = asyncio.get_running_loop()
-        theirs = []
-        for number in (1, 2):
-            ours, other = os.pipe2(os.O_CLOEXEC)
-            os.set_blocking(ours, False)
-            self._pipes[ours] = number
-            loop.add_reader(ours, self._read, ours)
-            theirs.append(other)
-        return theirs[0], theirs[1]
-
-    def _read(self, descriptor: int) -> int:
-        """Hand over what is there; how much it was."""
-        try:
-            data = os.read(descriptor, CHUNK)
-        except BlockingIOError:
-            return 0
-        if data:
-            assert self._output is not None
-            self._output(self._pipes[descriptor], data)
-        else:
-            self._close(descriptor)
-        return len(data)
-
-    def _close(self, descriptor: int) -> None:
-        asyncio.get_running_loop().remove_reader(descriptor)
-        del self._pipes[descriptor]
-        os.close(descriptor)
+        if self.pipes is not None:
+            self.pipes.drain()
 
     def finish(self, how: Exit) -> None:
         """It has ended, and what it wrote is in the pipes by now. Its children may still hold them: not waited for."""
         if self._exit is None:
             self._exit = how
             try:
-                self.drain()
+                if self.pipes is not None:
+                    self.pipes.finish()
             finally:
-                for descriptor in tuple(self._pipes):
-                    self._close(descriptor)
                 self._ended.set()
+
+
+class NativeTerminal(NativeProcess):
+    """A process on a terminal of its container; its other end is the caller's, and a copy of it ours, for its size."""
+
+    def __init__(self, container: NativeContainer, ident: int) -> None:
+        super().__init__(container, ident, None)
+        self._came = asyncio.Event()
+        self._fd = self._own = -1
+        self._errno = 0
+        self._given_up = False
+
+    @property
+    def fd(self) -> int:
+        return self._fd
+
+    def resize(self, rows: int, columns: int) -> None:
+        if self._own >= 0:
+            kernel.set_window(self._own, rows, columns)
+
+    async def until_open(self) -> None:
+        """Raises `RuntimeUnavailable` where there is no terminal to be had, or no container any more."""
+        await self._came.wait()
+        if self._fd < 0:
+            reason = os.strerror(self._errno) if self._errno else "it has ended"
+            raise RuntimeUnavailable(f"container {self._container.name} gives no terminal: {reason}")
+
+    def opened(self, number: int, terminal: int) -> None:
+        """The container's answer: an error's number, or 0 and the terminal, ours from here on."""
+        self._errno = number
+        if terminal >= 0 and self._given_up:
+            os.close(terminal)
+        elif terminal >= 0:
+            self._fd, self._own = terminal, os.dup(terminal)
+        self._came.set()
+
+    def give_up(self) -> None:
+        """Nobody wants it any more."""
+        self._given_up = True
+        self.signal(signal.SIGKILL)
+        if self._fd >= 0:
+            os.close(self._fd)
+
+    def finish(self, how: Exit) -> None:
+        super().finish(how)
+        self._came.set()
+        if self._own >= 0:
+            os.close(self._own)
+            self._own = -1
 
 
 class NativeContainer:
@@ -179,7 +190,8 @@ class NativeContainer:
         output: Output | None = None,
     ) -> NativeProcess:
         self._next += 1
-        process = NativeProcess(self, self._next, output)
+        ident = self._next  # others are given while we wait
+        process = NativeProcess(self, ident, output)
         wanted = {"argv": argv, "env": {**self._environment, **dict(env)}, "cwd": cwd or "/root"}
         ours: list[int] = []
         try:
@@ -187,19 +199,47 @@ class NativeContainer:
             if stdin:
                 ours.append(memory_file(stdin))
             outputs = (self._null, self._null)
-            if output is not None:
-                outputs = process.open_pipes()
+            if process.pipes is not None:
+                outputs = process.pipes.open()
                 ours += outputs
-            self._processes[self._next] = process
-            await self._send_with({"exec": self._next}, [ours[0], ours[1] if stdin else self._null, *outputs])
+            self._processes[ident] = process
+            await self._send_with({"exec": ident}, [ours[0], ours[1] if stdin else self._null, *outputs])
         except BaseException:
-            self._processes.pop(self._next, None)
+            self._processes.pop(ident, None)
             process.finish(Exit(code=None))
             raise
         finally:
             for descriptor in ours:
                 os.close(descriptor)
         return process
+
+    async def open_terminal(
+        self,
+        argv: tuple[str, ...],
+        *,
+        env: tuple[tuple[str, str], ...] = (),
+        cwd: str | None = None,
+        rows: int = 24,
+        columns: int = 80,
+    ) -> NativeTerminal:
+        self._next += 1
+        ident = self._next  # others are given while we wait
+        terminal = self._processes[ident] = NativeTerminal(self, ident)
+        wanted = {"argv": argv, "env": {**self._environment, **dict(env)}, "cwd": cwd or "/root"}
+        request = memory_file(json.dumps(wanted).encode())
+        try:
+            await self._send_with({"terminal": ident, "rows": rows, "columns": columns}, [request])
+        except BaseException:
+            self._processes.pop(ident, None)
+            raise
+        finally:
+            os.close(request)
+        try:
+            await terminal.until_open()
+        except BaseException:
+            terminal.give_up()
+            raise
+        return terminal
 
     async def commit(self, layer: str) -> str:
         await self._end()
@@ -269,18 +309,24 @@ class NativeContainer:
     def _readable(self) -> None:
         while self._control is not None:
             try:
-                data = self._control.recv(65536)
+                data, descriptors = kernel.receive(self._control)
             except BlockingIOError:
                 return
             except OSError:
-                data = b""
+                data, descriptors = b"", []
             if not data:
                 self._close_control()
                 return
-            self._handle(json.loads(data))
+            self._handle(json.loads(data), *descriptors)
 
-    def _handle(self, message: dict[str, object]) -> None:
+    def _handle(self, message: dict[str, object], descriptor: int = -1) -> None:
         match message:
+            case {"terminal": int(ident), "errno": int(number)}:
+                terminal = self._processes[ident]
+                assert isinstance(terminal, NativeTerminal)
+                terminal.opened(number, descriptor)
+                if number:
+                    self._processes.pop(ident).finish(Exit(code=None))
             case {"exit": int(ident), "status": int(status)}:
                 process = self._processes.pop(ident, None)
                 if process is not None:

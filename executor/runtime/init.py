@@ -2,8 +2,9 @@
 
 It ends when the engine's end of its socket closes, and with it, as process 1, everything in the container.
 
-Messages, JSON in one packet each. In: {"exec": id} with (request, stdin, stdout, stderr), {"signal": number, "id": id},
-{"stop": true}, {"stats": true}. Out: {"ready": [what was made for mounts]} or {"failed": step, "errno": n} once,
+Messages, JSON in one packet each. In: {"exec": id} with (request, stdin, stdout, stderr), {"terminal": id, "rows": n,
+"columns": n} with (request), {"signal": number, "id": id}, {"stop": true}, {"stats": true}. Out: {"ready": [what was
+made for mounts]} or {"failed": step, "errno": n} once, {"terminal": id, "errno": n} with (the terminal) where n is 0,
 {"exit": id, "status": wait status}, {"idle": true} when no process is left after a stop, {"stats": […]}.
 """
 
@@ -214,6 +215,9 @@ class _Init:
             self.start(message["exec"], descriptors)
             for descriptor in descriptors:
                 os.close(descriptor)
+        elif "terminal" in message:
+            self.start_on_terminal(message["terminal"], message["rows"], message["columns"], descriptors[0])
+            os.close(descriptors[0])
         elif "signal" in message:
             for pid, ident in self.processes.items():
                 if ident == message["id"]:
@@ -227,8 +231,29 @@ class _Init:
         return True
 
     def start(self, ident: int, descriptors: list[int]) -> None:
+        request, *streams = descriptors
+        self.spawn(ident, request, [(os.POSIX_SPAWN_DUP2, fd, n) for n, fd in enumerate(streams)], streams[2])
+
+    def start_on_terminal(self, ident: int, rows: int, columns: int, request: int) -> None:
+        """Start a process on a terminal of this container's own, whose other end goes to the engine."""
+        try:
+            ours, theirs = os.openpty()
+        except OSError as error:
+            self.tell({"terminal": ident, "errno": error.errno})
+            return
+        try:
+            kernel.set_window(ours, rows, columns)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                socket.send_fds(self.control, [json.dumps({"terminal": ident, "errno": 0}).encode()], [ours])
+            # The first terminal that the leader of a session opens is the one that controls it.
+            actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_OPEN, 0, os.ttyname(theirs), os.O_RDWR, 0)]
+            self.spawn(ident, request, [*actions, (os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)], theirs)
+        finally:
+            os.close(ours)
+            os.close(theirs)
+
+    def spawn(self, ident: int, request: int, actions: list[tuple[Any, ...]], stderr: int) -> None:
         """Start a process; when that fails, say why on its stderr and end it like a shell would: 127 or 126."""
-        request, stdin, stdout, stderr = descriptors
         with open(os.dup(request), "rb") as file:  # noqa: PTH123 - a descriptor
             file.seek(0)
             wanted = json.loads(file.read())
@@ -245,7 +270,7 @@ class _Init:
                 program,
                 argv,
                 environment,
-                file_actions=[(os.POSIX_SPAWN_DUP2, fd, n) for n, fd in enumerate((stdin, stdout, stderr))],
+                file_actions=actions,
                 setsid=True,
                 setsigmask=(),
                 setsigdef=(signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP),

@@ -11,6 +11,7 @@ import fcntl
 import os
 import socket
 import struct
+import termios
 
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
@@ -189,3 +190,8 @@ def loopback_up() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         request = struct.pack("16sH22x", b"lo", 0x1 | 0x40)  # IFF_UP | IFF_RUNNING
         fcntl.ioctl(control, 0x8914, request)  # SIOCSIFFLAGS
+
+
+def set_window(terminal: int, rows: int, columns: int) -> None:
+    """Give a terminal its size; what runs in its foreground gets SIGWINCH where that is another one."""
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))

@@ -6,7 +6,9 @@ Programs are shell scripts with a name, so that the fake, which runs no shell, c
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
+import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -40,6 +42,9 @@ SCRIPTS = {
     "late": f'exec python3 -c \'{WAIT}; import subprocess; subprocess.Popen(["sleep", "1000"]); raise SystemExit(7)\'',
     "stubborn": 'trap "" TERM; echo ready; while :; do sleep 1000; done',
     "orphan": "sleep 1000 & echo left",
+    "size": "trap 'stty size; exit 5' WINCH; stty size; while :; do sleep 1000 & wait; done",
+    "greet": 'printf "who? "; read -r name; echo "hello $name"',
+    "controls": 'test -t 0 && test -t 1 && test -t 2 && tty && echo >/dev/tty "mine"',
     "hog": "exec python3 -c 'x = bytearray(400 << 20); x[::4096] = bytes(len(x[::4096]))'",
 }
 
@@ -89,6 +94,51 @@ async def read(container: Container, path: str) -> bytes | None:
 async def write(container: Container, path: str, text: str) -> None:
     ran = await finish(container, sh("write", path, text))
     assert ran.how == Exit(code=0), ran.err
+
+
+class Screen:
+    """Our end of a terminal, or of a stream to one; closed in the end."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._shown = b""
+        os.set_blocking(fd, False)
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.fd)
+
+    async def until(self, text: bytes) -> bytes:
+        """What is shown up to and with this text."""
+        while text not in self._shown and await self._more():
+            pass
+        end = self._shown.index(text) + len(text)
+        shown, self._shown = self._shown[:end], self._shown[end:]
+        return shown
+
+    async def rest(self) -> bytes:
+        """What is shown until nothing more can come."""
+        while await self._more():
+            pass
+        return self._shown
+
+    async def _more(self) -> bool:
+        loop = asyncio.get_running_loop()
+        readable = asyncio.Event()
+        loop.add_reader(self.fd, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            loop.remove_reader(self.fd)
+        try:
+            data = os.read(self.fd, 65536)
+        except OSError as error:
+            assert error.errno == errno.EIO, error  # how a terminal ends
+            data = b""
+        self._shown += data
+        return bool(data)
 
 
 @asynccontextmanager
@@ -244,6 +294,61 @@ class RuntimeContract:
                 process, said = await until_ready(container, sh("wait"))
                 process.drain()
                 assert b"".join(said) == b"ready\n"
+
+        play(runtime, scenario)
+
+    # --- terminals --------------------------------------------------------------------------------------
+
+    def test_a_terminal_shows_what_is_said_and_takes_what_is_typed(self, runtime: Runtime) -> None:
+        async def scenario(runtime: Runtime, base: BaseFact) -> None:
+            async with made(runtime, ContainerSpec(name="one", base=base)) as container:
+                terminal = await container.open_terminal(sh("greet"))
+                with Screen(terminal.fd) as screen:
+                    assert await screen.until(b"who? ") == b"who? "
+                    os.write(screen.fd, b"you\n")
+                    assert await terminal.wait() == Exit(code=0)
+                    assert await screen.rest() == b"you\r\nhello you\r\n"
+
+        play(runtime, scenario)
+
+    def test_a_terminal_has_a_size_that_changes(self, runtime: Runtime) -> None:
+        async def scenario(runtime: Runtime, base: BaseFact) -> None:
+            async with made(runtime, ContainerSpec(name="one", base=base)) as container:
+                terminal = await container.open_terminal(sh("size"), rows=33, columns=101)
+                with Screen(terminal.fd) as screen:
+                    assert await screen.until(b"\n") == b"33 101\r\n"
+                    terminal.resize(44, 102)
+                    assert await terminal.wait() == Exit(code=5)
+                    assert await screen.rest() == b"44 102\r\n"
+                terminal.resize(1, 1)  # nobody is there; nothing happens
+
+        play(runtime, scenario)
+
+    def test_a_terminal_ends_with_a_signal_and_with_its_container(self, runtime: Runtime) -> None:
+        async def scenario(runtime: Runtime, base: BaseFact) -> None:
+            async with made(runtime, ContainerSpec(name="one", base=base)) as container:
+                first, second = [await container.open_terminal(sh("wait")) for _ in range(2)]
+                with Screen(first.fd) as one, Screen(second.fd) as two:
+                    await one.until(b"ready")
+                    await two.until(b"ready")
+                    first.signal(signal.SIGTERM)
+                    assert await first.wait() == Exit(code=None, signal=signal.SIGTERM)
+                    await one.rest()
+                    await container.kill()
+                    assert await second.wait() == Exit(code=None, signal=signal.SIGKILL)
+                    await two.rest()
+                with pytest.raises(RuntimeUnavailable, match="container one has ended"):
+                    await container.open_terminal(sh("wait"))
+
+        play(runtime, scenario)
+
+    def test_a_terminal_says_what_is_not_there(self, runtime: Runtime) -> None:
+        async def scenario(runtime: Runtime, base: BaseFact) -> None:
+            async with made(runtime, ContainerSpec(name="one", base=base)) as container:
+                terminal = await container.open_terminal(("no-such-program", "x"))
+                with Screen(terminal.fd) as screen:
+                    assert await terminal.wait() == Exit(code=127)
+                    assert b"no-such-program" in await screen.rest()
 
         play(runtime, scenario)
 
