@@ -207,7 +207,7 @@ class Connection:
 
 
 def _knock(address: str) -> None:
-    """Raises `OSError` where nobody listens. Asked first since docker-py leaves a socket open where it can't connect."""
+    """Raises `OSError` where nobody listens. Asked first: docker-py leaves a socket open where it can't connect."""
     if address.startswith("unix://"):
         with socket.socket(socket.AF_UNIX) as one:
             one.settimeout(PING)
