@@ -10,6 +10,7 @@ import platform
 import select
 import socket
 import ssl
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,9 @@ from attrs import frozen
 
 from slipway.dsl.errors import Error, InvalidError, NotFoundError, RuntimeUnavailable
 from slipway.executor.config import DockerSettings
+
+from . import docker_host
+from .docker_host import Address
 
 T = TypeVar("T")
 
@@ -31,7 +35,6 @@ AT_ONCE = 16  # short requests under way
 PATIENCE = 60  # seconds that an engine may take for a short request
 CHUNK = 1 << 16
 PING = 2.0  # seconds in which one that is well says so
-DEFAULT = "unix:///var/run/docker.sock"
 
 
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
@@ -78,11 +81,13 @@ def home_id(home: Path) -> str:
 class Connection:
     """The only way to the engine. Connects when it is first used, and again after the engine was gone."""
 
-    def __init__(self, settings: Callable[[], DockerSettings]) -> None:
+    def __init__(self, settings: Callable[[], DockerSettings], home: Path | None = None) -> None:
+        """`home` is where the folders lie that an engine must see; without it that is not tried."""
         self._settings = settings
+        self._home = home
         self._guard = threading.Lock()
         self._clients: dict[float | None, Any] = {}  # by how long they wait for an answer
-        self._address = ""
+        self._address: Address | None = None
         self._facts: Facts | None = None
         self._places: asyncio.Semaphore | None = None
 
@@ -91,8 +96,8 @@ class Connection:
 
     @property
     def address(self) -> str:
-        """Where the engine is; "" before it was first asked."""
-        return self._address
+        """Where the engine is, and who said so; "" before it was first asked."""
+        return str(self._address or "")
 
     async def run(self, work: Callable[[Any], T], *, long: bool = False) -> T:
         """What `work` makes of a `docker.APIClient`, in a thread; `long`: it may take longer than a minute."""
@@ -145,7 +150,7 @@ class Connection:
     async def facts(self) -> Facts:
         """Raises `Unreachable`, or `Refused`."""
         if self._facts is None:
-            self._facts = await self.run(lambda client: _ask(client, self._address))
+            self._facts = await self.run(lambda client: _ask(client, self.address, self._home))
         return self._facts
 
     async def ping(self) -> None:
@@ -157,7 +162,7 @@ class Connection:
         try:
             await asyncio.wait_for(_in_thread(lambda: self._do(ping, PING)), PING)
         except TimeoutError:
-            raise _unreachable(self._address, f"no answer within {PING:g} s") from None
+            raise _unreachable(self.address, f"no answer within {PING:g} s") from None
 
     def close(self) -> None:
         """Let go of the engine; the next use connects again."""
@@ -176,29 +181,27 @@ class Connection:
         try:
             return work(self._client(patience))
         except docker.errors.APIError as error:
-            raise _explain(error, self._address) from error
+            raise _explain(error, self.address) from error
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             self.close()
-            raise _unreachable(self._address, _reason(error)) from error
+            raise _unreachable(self.address, _reason(error)) from error
         except docker.errors.DockerException as error:
             self.close()
-            raise _unreachable(self._address, _reason(error)) from error
+            raise _unreachable(self.address, _reason(error)) from error
 
     def _client(self, patience: float | None) -> Any:
         import docker
 
         with self._guard:
             client = self._clients.get(patience)
-        if client is not None:
-            _knock(self._address)
+        if client is not None and self._address is not None:
+            _knock(self._address.url)
             return client
-        settings = self._settings()
-        address = settings.host or os.environ.get("DOCKER_HOST") or DEFAULT
-        self._address = address
-        _knock(address)
+        self._address = address = docker_host.resolve(self._settings(), os.environ)
+        _knock(address.url)
         # docker-py says int, and hands on what requests takes: a fraction, or None for no limit.
         options: dict[str, Any] = {"timeout": patience, "max_pool_size": AT_ONCE}
-        client = docker.APIClient(base_url=address, version="auto", **options)
+        client = docker.APIClient(base_url=address.url, version="auto", tls=_tls(address), **options)
         with self._guard:
             known = self._clients.setdefault(patience, client)
         if known is not client:
@@ -206,12 +209,22 @@ class Connection:
         return known
 
 
-def _knock(address: str) -> None:
+def _tls(address: Address) -> Any:
+    if address.tls is None:
+        return False
+    from docker.tls import TLSConfig
+
+    tls = address.tls
+    own = (tls.cert, tls.key) if tls.cert is not None and tls.key is not None else None
+    return TLSConfig(client_cert=own, ca_cert=tls.ca, verify=tls.verify)
+
+
+def _knock(url: str) -> None:
     """Raises `OSError` where nobody listens. Asked first: docker-py leaves a socket open where it can't connect."""
-    if address.startswith("unix://"):
+    if url.startswith("unix://"):
         with socket.socket(socket.AF_UNIX) as one:
             one.settimeout(PING)
-            one.connect(address.removeprefix("unix://"))
+            one.connect(url.removeprefix("unix://"))
 
 
 async def _in_thread(work: Callable[[], T], discard: Callable[[T], None] = lambda _: None) -> T:
@@ -244,7 +257,7 @@ async def _in_thread(work: Callable[[], T], discard: Callable[[T], None] = lambd
 # --- what an engine answers ---------------------------------------------------------------------------
 
 
-def _ask(client: Any, address: str) -> Facts:
+def _ask(client: Any, address: str, home: Path | None) -> Facts:
     version, info = client.version(), client.info()
     podman = any("podman" in str(part.get("Name", "")).lower() for part in version.get("Components") or ())
     return Facts(
@@ -258,8 +271,22 @@ def _ask(client: Any, address: str) -> Facts:
         memory_limits=bool(info.get("MemoryLimit")),
         cpu_limits=bool(info.get("CpuCfsQuota")),
         podman=podman,
-        here=address.startswith("unix://") or _is_this_machine(info),
+        here=_sees_files(client, home, otherwise=address.startswith("unix://") or _is_this_machine(info)),
     )
+
+
+def _sees_files(client: Any, home: Path | None, *, otherwise: bool) -> bool:
+    """Whether the folders of a home can be mounted into containers: tried with a fresh one."""
+
+    def create(body: dict[str, Any]) -> tuple[int, str]:
+        response = client._post_json(client._url("/containers/create"), data=body)
+        return response.status_code, response.text
+
+    if home is None:
+        return otherwise
+    with tempfile.TemporaryDirectory(prefix=".here-", dir=home) as folder:
+        seen = docker_host.sees(create, Path(folder))
+    return otherwise if seen is None else seen
 
 
 def _is_this_machine(info: dict[str, Any]) -> bool:
