@@ -20,7 +20,7 @@ class ImageConfig:
 
     env: tuple[tuple[str, str], ...] = ()
     workdir: str | None = None
-    entrypoint: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] | None = None  # None: what the base says
     shell: tuple[str, ...] = ("/bin/sh", "-c")
     cmd: tuple[str, ...] = ()
 

@@ -8,6 +8,7 @@ from attrs import field, frozen
 
 from slipway.compiler.encode import loads
 from slipway.compiler.nodes import BundleSpec, FunctionSpec, Graph, Node, SecretSpec
+from slipway.dsl.declaration import Resources
 from slipway.dsl.errors import NotFoundError
 
 from .bundle import Bundles
@@ -18,8 +19,10 @@ from .ports import ContainerSpec, Deployment, Limits, Mount
 from .steps import IS_REMOTE
 from .store.seal import Seal
 from .store.state import State
-from .worker.host import FunctionStart, WorkerSpec
+from .worker.host import TOKEN_VARIABLE, FunctionStart, WorkerSpec
 
+APP_VARIABLE = "SLIPWAY_APP"
+OURS = (IS_REMOTE[0], APP_VARIABLE, TOKEN_VARIABLE)
 SESSION = "slipway.session:connect_worker"  # what makes a worker's way to call other functions
 
 
@@ -89,13 +92,12 @@ class Launcher:
         parts = image_parts(nodes, node.address)
         values = [secrets[slot] for slot in function.secrets]
         worker = WorkerSpec(
-            container=self._container(app, parts, nodes, node, function, volumes),
+            container=self._container(app, name, parts, nodes, node, function, volumes),
             function=_start(name, function),
-            env=_environment(name, function, parts, values),
+            env=_private(values),
             secrets=tuple(sorted({value for secret in values for value in secret.values()})),
             startup_timeout=(function.startup_timeout_ms or function.timeout_ms) / 1000,
-            cwd=parts.config.workdir or "/root",
-            entrypoint=parts.config.entrypoint,
+            cwd=parts.config.workdir,
         )
         return PoolSpec(
             key=f"{app} {node.digest}",
@@ -108,6 +110,7 @@ class Launcher:
     def _container(
         self,
         app: str,
+        name: str,
         parts: ImageParts,
         nodes: Nodes,
         node: Node,
@@ -115,19 +118,17 @@ class Launcher:
         volumes: dict[str, str],
     ) -> ContainerSpec:
         bundles = [nodes[address] for address in node.inputs if isinstance(nodes[address].spec, BundleSpec)]
-        resources = function.resources
-        # A request alone is a limit too: on one's own machine what a worker takes beyond it is taken from others.
-        memory = resources.memory_limit_mib or resources.memory_mib
-        cpu = resources.cpu_limit_milli or resources.cpu_milli
         return ContainerSpec(
             name="to-be-named",
             base=parts.base,
             layers=parts.layers,
             trees=tuple(self._bundles.path(bundle.digest) for bundle in bundles),
             mounts=tuple(self._mount(mount, volumes) for mount in function.volumes),
-            limits=Limits(cpu_milli=cpu, memory_mib=memory),
+            limits=_limits(function.resources),
+            env=_settings(name, function.resources, parts),
             network=not function.block_network,
-            labels=(("app", app), ("function", function.name)),
+            entrypoint=parts.config.entrypoint,
+            labels=(("app", name), ("run", app), ("function", function.name)),
         )
 
     def _mount(self, mount: tuple[str, str, bool, str | None], volumes: dict[str, str]) -> Mount:
@@ -152,16 +153,29 @@ def _start(app: str, function: FunctionSpec) -> FunctionStart:
     )
 
 
-def _environment(
-    app: str, function: FunctionSpec, parts: ImageParts, secrets: list[dict[str, str]]
-) -> tuple[tuple[str, str], ...]:
-    """The image's settings, then the secrets in their order: what comes later wins. Ours can't be overridden."""
-    env = dict(_threads(function.resources.cpu_milli))
+def _limits(resources: Resources) -> Limits:
+    """A request alone is a limit too: on one's own machine what a worker takes beyond it is taken from others."""
+    return Limits(
+        cpu_milli=resources.cpu_limit_milli or resources.cpu_milli,
+        memory_mib=resources.memory_limit_mib or resources.memory_mib,
+        cpu_request_milli=resources.cpu_milli,
+        memory_request_mib=resources.memory_mib,
+        disk_mib=resources.ephemeral_disk_mib,
+    )
+
+
+def _settings(app: str, resources: Resources, parts: ImageParts) -> tuple[tuple[str, str], ...]:
+    """What anybody may read of a worker's environment: the image's settings, then ours."""
+    env = dict(_threads(resources.cpu_milli))
     env.update(parts.config.env)
-    for secret in secrets:
-        env.update(secret)
-    env.update([IS_REMOTE, ("SLIPWAY_APP", app)])
+    env.update([IS_REMOTE, (APP_VARIABLE, app)])
     return tuple(env.items())
+
+
+def _private(secrets: list[dict[str, str]]) -> tuple[tuple[str, str], ...]:
+    """The secrets in their order: what comes later wins. They win over the settings too, but for ours."""
+    env = {key: value for secret in secrets for key, value in secret.items()}
+    return tuple((key, value) for key, value in env.items() if key not in OURS)
 
 
 def _threads(cpu_milli: int | None) -> list[tuple[str, str]]:

@@ -119,6 +119,7 @@ class NativeContainer:
         group: Group,
         taken: tuple[Taken, ...],
         environment: dict[str, str],
+        entrypoint: tuple[str, ...],
         forget: Callable[[], None],
         null: int,
     ) -> None:
@@ -129,6 +130,7 @@ class NativeContainer:
         self.group = group
         self._taken = taken
         self._environment = {**BASE_ENVIRONMENT, **environment}
+        self._entrypoint = entrypoint  # goes before the argv of the first process
         self._forget = forget
         self._null = null
         self._control: socket.socket | None = None
@@ -192,6 +194,7 @@ class NativeContainer:
         self._next += 1
         ident = self._next  # others are given while we wait
         process = NativeProcess(self, ident, output)
+        argv, self._entrypoint = (*self._entrypoint, *argv), ()
         wanted = {"argv": argv, "env": {**self._environment, **dict(env)}, "cwd": cwd or "/root"}
         ours: list[int] = []
         try:
@@ -225,6 +228,7 @@ class NativeContainer:
         self._next += 1
         ident = self._next  # others are given while we wait
         terminal = self._processes[ident] = NativeTerminal(self, ident)
+        argv, self._entrypoint = (*self._entrypoint, *argv), ()
         wanted = {"argv": argv, "env": {**self._environment, **dict(env)}, "cwd": cwd or "/root"}
         request = memory_file(json.dumps(wanted).encode())
         try:

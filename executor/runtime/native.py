@@ -39,6 +39,9 @@ NO_ROOT = (
 )
 
 
+DISK_NOTE = ("disk", f"ephemeral_disk is not enforced: native containers share this machine's disk; or {DOCKER}")
+
+
 class NativeRuntime:
     """`home` is the engine's: `containers/`, `layers/` and `skeletons/` below it belong to this runtime."""
 
@@ -129,7 +132,7 @@ class NativeRuntime:
             refusals.append(("debian_slim", f"{self._broken.message}. {self._broken.hint}"))
         if self._link.rootless or os.geteuid() != 0:
             refusals.append(NO_ROOT)
-        return Ability(refusals=tuple(refusals), notes=self._cgroups.notes())
+        return Ability(refusals=tuple(refusals), notes=(*self._cgroups.notes(), DISK_NOTE))
 
     async def _try(self) -> None:
         """Make one container, once: only that shows whether overlays work on this home's file system."""
@@ -291,6 +294,7 @@ class NativeRuntime:
             group=group,
             taken=tuple(Taken(target=o.target, upper=self._layers.folder / o.upper) for o in overlays),
             environment={**_gpu_environment(spec.gpus), **dict(spec.env)},
+            entrypoint=(spec.entrypoint or ()) if spec.single else (),
             forget=lambda: self._forget(spec.name),
             null=self._null,
         )

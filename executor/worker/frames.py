@@ -31,11 +31,12 @@ class Kind(IntEnum):
     READY = 10
     FAILED = 11  # worker → engine: start-up failed; payload as that of a raised RESULT
     RECALL = 12  # engine → worker: give an input back if it has not started; answered by RECALL, outcome 1: given back
+    STREAM = 13  # engine → worker, before START: what came with it is the pipe for stdout (channel 1) or stderr (2)
 
 
 class Flag(IntFlag):
     NONE = 0
-    FD = 1  # the payload is not in the stream: it lies in the memfd that came with this header
+    FD = 1  # the payload is not in the stream: it lies in the descriptor that came with this header
     MORE = 2  # of a RESULT: one item of a generator, more follow (later release)
     OUTPUT = 4  # of a worker's RESULT: the call has printed, so drain its pipes before passing the result on
     FORCE = 8  # of a CANCEL: interrupt the call even where it has started

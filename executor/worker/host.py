@@ -12,12 +12,14 @@ import signal
 import socket
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from attrs import evolve, field, frozen
 
 from slipway.dsl.errors import Error
+from slipway.executor.pipes import Pipes
 from slipway.executor.ports import Container, ContainerSpec, Exit, Mount, Process, Runtime
 
 from . import failure
@@ -33,6 +35,7 @@ USER_CODE = "/root"
 TAIL_LINES = 12
 LET_GO = 1.0  # seconds between a worker's hanging up and its process's end, before it is killed
 STOP_GRACE = 5.0  # seconds that a worker has for its own clean-up when it is no longer needed
+_FD = int(Flag.FD)
 _OUTPUT = int(Flag.OUTPUT)
 
 
@@ -65,17 +68,16 @@ class FunctionStart:
 
 @frozen(kw_only=True)
 class WorkerSpec:
-    """Everything about the workers of one pool. `container.name` is replaced by each worker's own; `secrets` are the
-    values that must not appear in a log."""
+    """Everything about the workers of one pool. `container.name` is replaced by each worker's own; `env` are private
+    settings (plain ones are the container's), and `secrets` the values that must not appear in a log. Without a `cwd`
+    the program starts where the image says."""
 
     container: ContainerSpec
     function: FunctionStart
     env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
     startup_timeout: float = 300.0
-    python: str = "python"
-    cwd: str = USER_CODE
-    entrypoint: tuple[str, ...] = ()  # started first; it must end in `exec "$@"`
+    cwd: str | None = None
 
 
 @frozen(kw_only=True)
@@ -118,7 +120,10 @@ class Worker:
         self._folder = place.run / name
         self._token = secrets.token_hex(16)
         self._log_token = secrets.token_hex(8)
-        self._splitter = Splitter(self._log_token, spec.secrets)
+        # What the program prints comes through pipes of ours; what comes before it takes them, or where it can't, as
+        # the container's own output. Each is lines of its own, whichever comes first.
+        self._splitters = tuple(Splitter(self._log_token, spec.secrets) for _ in range(2))
+        self._pipes = Pipes(partial(self._on_output, self._splitters[0]))
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._listener: Listener | None = None
         self._strangers: dict[int, socket.socket] = {}  # connected, and have not said yet who they are
@@ -134,20 +139,29 @@ class Worker:
 
     async def start(self) -> None:
         spec, place = self._spec, self._place
-        self._folder.mkdir(mode=0o700, parents=True)
-        self._listener = Listener(self._folder / "engine.sock", self._accept)
+        prepared = await place.runtime.prepare(spec.container)
+        # The home keeps others out. In the container anybody may come, whoever the image's user is, and show the token.
+        self._folder.mkdir(mode=0o711, parents=True)
+        self._folder.chmod(0o711)
+        self._listener = Listener(self._folder / "engine.sock", self._accept, mode=0o666)
         mounts = (
             Mount(source=str(place.code / "lib"), target=f"{IN_CONTAINER}/lib", read_only=True),
             Mount(source=str(place.code / "fallback"), target=f"{IN_CONTAINER}/fallback", read_only=True),
             Mount(source=str(self._folder), target=RUN),
         )
-        container = evolve(spec.container, name=self.name, mounts=(*spec.container.mounts, *mounts))
+        container = evolve(
+            spec.container,
+            name=self.name,
+            mounts=(*spec.container.mounts, *mounts),
+            env=(*spec.container.env, (TOKEN_VARIABLE, self._token)),
+            single=True,
+        )
         self._container = await place.runtime.create(container)
         self._process = await self._container.exec(
-            (*spec.entrypoint, spec.python, PROGRAM, RUN, IN_CONTAINER, USER_CODE),
-            env=(*spec.env, (TOKEN_VARIABLE, self._token)),
+            (prepared.python, PROGRAM, RUN, IN_CONTAINER, USER_CODE),
+            env=spec.env,
             cwd=spec.cwd,
-            output=self._on_output,
+            output=partial(self._on_output, self._splitters[1]),
         )
 
     async def until_ready(self) -> None:
@@ -206,6 +220,8 @@ class Worker:
     def _welcome(self, sock: socket.socket, role: str) -> None:
         if role == "worker" and self._link is None:
             self._link = Wire(sock, self._on_frame, self._on_hang_up)
+            for stream, end in enumerate(self._pipes.open(), start=1):
+                self._link.send(Frame(Kind.STREAM, channel=stream, flags=_FD), end)
             self._link.send(Frame(Kind.START, payload=self._spec.function.message(self._log_token)))
         elif role == "control" and self._control is None:
             self._control = Wire(sock, self._on_control, lambda _reason: None)
@@ -216,8 +232,8 @@ class Worker:
     def _on_frame(self, frame: Frame, fd: int) -> None:
         kind = frame.kind
         if kind == Kind.RESULT:
-            if frame.flags & _OUTPUT and self._process is not None:
-                self._process.drain()
+            if frame.flags & _OUTPUT:
+                self._pipes.drain()
             self._hooks.on_result(frame, fd)
             return
         if fd != NO_FD:
@@ -226,10 +242,9 @@ class Worker:
             self._is_ready = True
             self._settle()
         elif kind == Kind.FAILED and not self._started.done():
-            if self._process is not None:
-                self._process.drain()
+            self._pipes.drain()
             data = bytes(frame.payload)
-            self._started.set_exception(StartFailed(self._splitter.mask(failure.summary(data)), data))
+            self._started.set_exception(StartFailed(self._splitters[0].mask(failure.summary(data)), data))
 
     def _settle(self) -> None:
         """The worker takes inputs, and orders about them: its two connections may arrive in any order."""
@@ -250,8 +265,8 @@ class Worker:
         if self._process is not None and not self._closing:
             self._process.signal(number)
 
-    def _on_output(self, stream: int, data: bytes) -> None:
-        for line in self._splitter.feed(stream, data):
+    def _on_output(self, splitter: Splitter, stream: int, data: bytes) -> None:
+        for line in splitter.feed(stream, data):
             self._say(line)
 
     def _say(self, line: Line) -> None:
@@ -282,8 +297,10 @@ class Worker:
         return self._death(end, "")
 
     def _death(self, end: Exit, when: str) -> str:
-        for line in self._splitter.finish():
-            self._say(line)
+        self._pipes.finish()
+        for splitter in self._splitters:
+            for line in splitter.finish():
+                self._say(line)
         reason = say_exit(end, self._spec.container.limits.memory_mib)
         text = f"the worker {reason} {when}".rstrip()
         return text if end.oom or end.code == 0 else text + self.last_words()
@@ -322,8 +339,11 @@ class Worker:
         self._strangers.clear()
         if self._started.done() and not self._started.cancelled():
             self._started.exception()  # looked at: it has been reported, or nobody wants to know
-        if self._container is not None:
-            await self._container.kill()
+        try:
+            if self._container is not None:
+                await self._container.kill()
+        finally:
+            self._pipes.finish()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

@@ -90,11 +90,15 @@ def _connect(path: Path, role: str, token: str) -> Stream:
 
 
 def _await_start(link: Stream) -> dict[str, Any]:
-    for frame, _ in link.receive():
-        if frame.kind == Kind.START:
-            start: dict[str, Any] = json.loads(bytes(frame.payload))
-            return start
-    return _await_start(link)
+    """What to serve. From here on what this process prints goes into the engine's pipes."""
+    while True:
+        for frame, fd in link.receive():
+            if frame.kind == Kind.STREAM:
+                os.dup2(fd, frame.channel)
+                os.close(fd)
+            elif frame.kind == Kind.START:
+                start: dict[str, Any] = json.loads(bytes(frame.payload))
+                return start
 
 
 # --- the user's function ------------------------------------------------------------------------------

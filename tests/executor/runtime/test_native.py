@@ -269,7 +269,7 @@ def test_what_it_cannot_do_names_the_way_out(runtime: NativeRuntime) -> None:
         expected = {"from_registry", "from_dockerfile", "dockerfile_commands", "micromamba", "micromamba_install"}
         assert set(refused) == expected | (set() if os.geteuid() == 0 else {"apt_install"})
         assert all("--runtime docker" in reason for reason in refused.values())
-        assert {subject for subject, _ in ability.notes} <= {"memory", "cpu", "pids"}
+        assert {subject for subject, _ in ability.notes} <= {"memory", "cpu", "pids", "disk"}
         with pytest.raises(NotFoundError, match="not on the native runtime"):
             await runtime.resolve("from_registry", "alpine")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 import traceback
 from collections.abc import Iterator
@@ -52,6 +53,11 @@ def prints(name, count=1):
 
 def silent(x):
     return x
+
+def child_outlives(fifo):
+    subprocess.Popen(["cat"], stdin=open(fifo))
+    os.write(1, b"cut off")
+    os._exit(3)
 
 def child_prints(text):
     subprocess.run(["echo", text], check=True)
@@ -244,8 +250,6 @@ def test_a_result_comes_back(program: Program) -> None:
 
 
 def test_inputs_run_on_the_main_thread_of_a_process_that_knows_it_is_a_worker(program: Program) -> None:
-    import os
-
     pid, local, ident, main = program.call("where")
     assert pid != os.getpid() and not local and ident.startswith("in-") and main
     assert program.call("where")[0] == pid
@@ -295,6 +299,29 @@ def test_what_a_child_process_prints_arrives(program: Program) -> None:
     program.call("child_prints", "from a child")
     program.engine.on_loop(lambda: program.engine.engine.runtime.drain())
     assert [text for _, _, text in program.lines("child_prints")] == ["from a child"]
+
+
+def test_last_words_are_heard_and_a_child_that_stays_is_not_waited_for(program: Program, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    holder = os.open(tmp_path / "fifo", os.O_RDWR)
+    with pytest.raises(CallLost, match=r"exited with code 3(.|\n)*cut off"):
+        program.call("child_outlives", str(tmp_path / "fifo"))
+    os.close(holder)  # only now does the child end
+    assert (1, False, "cut off") in program.lines("child_outlives")
+
+
+def test_output_from_before_the_start_comes_too(program: Program, tmp_path: Path) -> None:
+    from attrs import evolve
+
+    (tmp_path / "sitecustomize.py").write_text("print('from before', end='')\n")
+    spec = pool_spec(program.root, "silent", PoolLimits(max_workers=1))
+    container = evolve(spec.worker.container, env=(("PYTHONPATH", str(tmp_path)),))
+    spec = evolve(spec, key="app early", function="early", worker=evolve(spec.worker, container=container))
+    program.engine.on_loop(lambda: program.engine.add(spec))
+    program.session.call(FunctionRef(app=APP, name="early"), (1,), {})
+    dispatcher = program.engine.engine.dispatcher
+    asyncio.run_coroutine_threadsafe(dispatcher.drain_pool("app early"), program.engine.loop).result()
+    assert program.lines("early") == [(1, False, "from before")]
 
 
 def test_async_calls_at_the_same_time_keep_their_lines_apart(program: Program) -> None:
