@@ -92,12 +92,16 @@ Actions = list[Action]
 
 
 class _Worker:
-    __slots__ = ("calls", "idle_since", "interrupted", "kill_at", "number", "ready", "recalling", "stopping", "used")
+    __slots__ = (
+        *("calls", "idle_since", "interrupted", "kill_at", "let_go", "number", "ready", "recalling", "stopping"),
+        "used",
+    )
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.ready = False
         self.stopping = False
+        self.let_go = False  # it stops when it has answered what it runs
         self.used = False
         self.calls: dict[int, float] = {}  # sent to it and not answered → since when it runs, or WAITING
         self.recalling: dict[int, bool] = {}  # asked back → whether to cancel it
@@ -250,6 +254,24 @@ class Placement:
             self._interrupt(worker, call, now, actions)
         return actions
 
+    def let_go(self, number: int, now: float) -> Actions:
+        """Give a worker no more calls; it goes when it has answered those that it runs. Others may take its place."""
+        worker = self.workers.get(number)
+        actions: Actions = []
+        if worker is None or worker.stopping:
+            return actions
+        if not worker.calls:
+            self._stop(worker, actions)
+            return self._scale(now, actions)
+        worker.stopping = worker.let_go = True
+        if worker in self.idle:
+            self.idle.remove(worker)
+        for call, since in worker.calls.items():
+            if since == WAITING and call not in worker.recalling:
+                worker.recalling[call] = False
+                actions.append(Recall(number, call))
+        return self._scale(now, actions)
+
     def drain(self, now: float) -> Actions:
         """Take no more calls; let the workers go as soon as what is there is done."""
         self.draining = True
@@ -340,6 +362,9 @@ class Placement:
     def _refill(self, worker: _Worker, now: float, actions: Actions) -> Actions:
         """Give a worker that has room what waits; without work it is idle, or goes."""
         if worker.stopping:
+            if worker.let_go and not worker.calls:
+                worker.let_go = False
+                actions.append(Stop(worker.number))
             return actions
         if self.limits.single_use and worker.used:
             if not worker.calls:

@@ -168,6 +168,11 @@ class Pools(RuleBasedStateMachine):
         self.act(self.placement.tick(self.now))
         assert self.placement.wake > self.now
 
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data())
+    def a_worker_is_let_go(self, data: st.DataObject) -> None:
+        self.act(self.placement.let_go(data.draw(st.sampled_from(sorted(self.workers))), self.now))
+
     @rule()
     def drain(self) -> None:
         self.closed = True
@@ -255,6 +260,23 @@ def test_calls_share_the_workers_that_are_on_their_way() -> None:
     assert placement.ready(2, 1.0) == [Assign(1, 2)]
     assert placement.finished(2, 1, Outcome.RETURNED, 1.1) == [Assign(2, 2)]
     assert placement.submit(3, 1.2) == []  # worker 1 is still on its way
+
+
+def test_a_worker_that_is_let_go_answers_what_it_runs_and_takes_no_more() -> None:
+    placement, _ = ready_pool(slots=2)
+    assert placement.submit(2, 1.0) == [Assign(2, 1)]
+    assert placement.let_go(1, 1.1) == []
+    assert placement.submit(3, 1.2) == [Start(2)]
+    assert placement.finished(1, 1, Outcome.RETURNED, 1.3) == []
+    assert placement.finished(1, 2, Outcome.RETURNED, 1.4) == [Stop(1)]
+    assert placement.let_go(1, 1.5) == []
+
+
+def test_an_idle_worker_that_is_let_go_stops_and_the_next_call_starts_another() -> None:
+    placement, _ = ready_pool()
+    placement.finished(1, 1, Outcome.RETURNED, 1.5)
+    assert placement.let_go(1, 1.6) == [Stop(1)]
+    assert placement.submit(2, 1.7) == [Start(2)]
 
 
 def test_more_workers_than_the_limit_are_never_started() -> None:
