@@ -143,12 +143,14 @@ class Ability:
 @frozen(kw_only=True)
 class Stored:
     """What a runtime keeps on disk: a layer, or what it made of a layer with `trees` laid over it (for its containers
-    to start faster). `size` is what it takes alone; `remove(ident)` frees it."""
+    to start faster). `size` is what it takes alone; `remove(ident)` frees it. Several names of one and the same have the
+    same `content`, and all but one of them the size 0: the space is free when the last of them is removed."""
 
     ident: str
     layer: str
     trees: tuple[str, ...] = ()
     size: int = 0
+    content: str = ""
 
 
 @frozen(kw_only=True)
