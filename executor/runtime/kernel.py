@@ -33,6 +33,7 @@ PR_CAPBSET_DROP = 24
 _AT_FDCWD = -100
 _AT_EMPTY_PATH = 0x1000
 _AT_RECURSIVE = 0x8000
+_RENAME_EXCHANGE = 2
 _OPEN_TREE_CLONE = 1
 _OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 _MOVE_MOUNT_F_EMPTY_PATH = 4
@@ -183,6 +184,13 @@ def receive(link: socket.socket) -> tuple[bytes, list[int]]:
 def sync_file_system(descriptor: int) -> None:
     """Write out everything of the file system that `descriptor` lies on."""
     _check(_libc.syncfs(ctypes.c_int(descriptor)), "syncfs")
+
+
+def exchange(one: str, other: str) -> None:
+    """Give each of two names what the other stands for, at once. Raises `OSError` where a file system can't."""
+    here = ctypes.c_int(_AT_FDCWD)
+    names = ctypes.c_char_p(os.fsencode(one)), ctypes.c_char_p(os.fsencode(other))
+    _check(_libc.renameat2(here, names[0], here, names[1], ctypes.c_uint(_RENAME_EXCHANGE)), "renameat2")
 
 
 def loopback_up() -> None:

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import stat
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,9 @@ from attrs import frozen
 
 from slipway.dsl.errors import InternalError, NotFoundError
 from slipway.executor.disk import sync, sync_all_beside
+from slipway.executor.points import point
+
+from . import kernel
 
 FORMAT = 1
 OPAQUE = "user.overlay.opaque"
@@ -59,14 +63,19 @@ class Made:
 class Layers:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._lock = threading.Lock()  # of the names: giving a layer one more and taking one away exclude each other
         self._folders: dict[str, frozenset[str]] = {}  # short: those of the asked folders that are in it
 
     def clean(self) -> None:
-        """Remove half layers, and those that were being removed."""
+        """Remove half layers and those that were being removed, and finish handing over what was being handed over."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for path in self.folder.iterdir():
+        for path in tuple(self.folder.iterdir()):
             if "." in path.name:
                 remove_tree(path)
+        for path in tuple(self.folder.iterdir()):
+            info = None if path.is_symlink() else _whole(path)
+            if info is not None and path.name not in map(short, info["layers"]):
+                self._give(path, info["layers"])
 
     def has(self, layer: str) -> bool:
         return self._info(layer) is not None
@@ -96,7 +105,18 @@ class Layers:
         path = self.folder / short(layer)
         if path.is_symlink():
             return 0
-        return sum(os.lstat(name).st_blocks * 512 for name in _walk(str(path)))
+        sizes: dict[int, int] = {}  # by inode: a file with two names is there once
+        with contextlib.suppress(FileNotFoundError):  # it is being removed
+            for name in _walk(str(path)):
+                status = os.lstat(name)
+                sizes[status.st_ino] = status.st_blocks * 512
+        return sum(sizes.values())
+
+    def places(self) -> Iterator[tuple[str, str]]:
+        """Every layer with the folder that holds it; one that goes meanwhile is left out."""
+        for layer in self.all():
+            with contextlib.suppress(NotFoundError):
+                yield layer, self.place(layer)
 
     def all(self) -> Iterator[str]:
         if not self.folder.is_dir():
@@ -133,7 +153,11 @@ class Layers:
         return self.output(layer)
 
     def alias(self, layer: str, existing: str) -> None:
-        """Let `layer` name the content of `existing` too."""
+        """Let `layer` name the content of `existing` too. Raises `NotFoundError`."""
+        with self._lock:
+            self._alias(layer, existing)
+
+    def _alias(self, layer: str, existing: str) -> None:
         name = self.place(existing)
         if self.has(layer) or short(layer) == name:
             return
@@ -144,30 +168,55 @@ class Layers:
         sync(self.folder)
 
     def remove(self, layer: str) -> None:
-        """Forget this digest; the content goes with the last one that names it."""
+        """Forget this digest; the content goes with the last one that names it.
+
+        Each step leaves layers that are whole, or that `clean` finds: a crash loses no layer that another name has.
+        """
+        with self._lock:
+            gone = self._forget(layer)
+        if gone is not None:
+            remove_tree(gone)
+
+    def _forget(self, layer: str) -> Path | None:
+        """What is left to be removed, under a name that is no layer's."""
         info = self._info(layer)
         if info is None:
-            return
+            return None
         path, name = self.folder / short(layer), self.place(layer)
         others = [other for other in info["layers"] if other != layer]
         if others:
             _replace(self.folder / name / "layer.json", json.dumps({**info, "layers": others}))
         if path.is_symlink():
             path.unlink()
-            return
+            return None
         self._folders.pop(name, None)
-        if not others:
-            gone = self.folder / f"{name}.gone-{uuid.uuid4().hex[:8]}"
-            path.rename(gone)
-            remove_tree(gone)
-            return
+        point("layer-forgotten")
+        if others:
+            self._give(path, others)
+            return None
+        gone = self.folder / f"{name}.gone-{uuid.uuid4().hex[:8]}"
+        path.rename(gone)
+        point("layer-gone")
+        return gone
+
+    def _give(self, path: Path, others: list[str]) -> None:
+        """Let the first of the other names have the folder, and the rest name that one.
+
+        Where the file system can exchange two names none is without content meanwhile; where not, the first is for a
+        moment, and after a crash `clean` mends it.
+        """
         heir = self.folder / short(others[0])
-        heir.unlink(missing_ok=True)
-        path.rename(heir)
+        try:
+            kernel.exchange(str(path), str(heir))
+            path.unlink()  # it names itself now
+        except OSError:
+            heir.unlink(missing_ok=True)
+            point("layer-without-heir")
+            path.rename(heir)
         for other in others[1:]:
-            link = self.folder / short(other)
-            link.unlink(missing_ok=True)
-            link.symlink_to(heir.name)
+            made = self.folder / f"{short(other)}.tmp-{uuid.uuid4().hex[:8]}"
+            made.symlink_to(heir.name)
+            made.rename(self.folder / short(other))
 
     def _info(self, layer: str) -> Info | None:
         info = _whole(self.folder / short(layer))
