@@ -118,7 +118,9 @@ class Pool:
         "failures",
         "names",
         "placement",
+        "reasons",
         "sequence",
+        "since_ms",
         "spec",
         "tasks",
         "timer",
@@ -130,6 +132,8 @@ class Pool:
         self.placement = Placement(spec.limits)
         self.workers: dict[int, Worker] = {}
         self.names: dict[int, str] = {}
+        self.since_ms: dict[int, int] = {}  # of the workers that are there, as their tasks
+        self.reasons: dict[int, str] = {}  # why those that were told to end end
         self.tasks: dict[int, asyncio.Task[None]] = {}
         self.failures: dict[int, StartFailed] = {}
         self.sequence = 0
@@ -180,6 +184,7 @@ class Dispatcher:
         self._records: list[tuple[_Call, int, str, float]] = []
         self._record_timer: asyncio.TimerHandle | None = None
         self.pools: dict[str, Pool] = {}
+        self._ended: list[Pool] = []  # taken out of `pools`, and some with workers still
 
     # --- pools
 
@@ -193,17 +198,26 @@ class Dispatcher:
 
     async def drain_pool(self, key: str) -> None:
         """Take no more calls, finish those that are there, end the workers."""
-        pool = self.pools.pop(key, None)
+        pool = self._take_out(key)
         if pool is not None:
             self._act(pool, pool.placement.drain(self._time()))
             await self._emptied(pool)
 
     async def close_pool(self, key: str, reason: str) -> None:
         """End the pool now: its calls are cancelled, its workers killed."""
-        pool = self.pools.pop(key, None)
+        pool = self._take_out(key)
         if pool is not None:
             self._act(pool, pool.placement.close(reason))
             await self._emptied(pool)
+
+    def _take_out(self, key: str) -> Pool | None:
+        pool = self.pools.pop(key, None)
+        self._ended = [ended for ended in self._ended if ended.tasks] + ([] if pool is None else [pool])
+        return pool
+
+    def standing(self) -> tuple[PoolSpec, ...]:
+        """The pools that have workers, those that are ending too, and those that may get some."""
+        return tuple(pool.spec for pool in (*self.pools.values(), *(pool for pool in self._ended if pool.tasks)))
 
     async def _emptied(self, pool: Pool) -> None:
         while pool.tasks:
@@ -325,6 +339,7 @@ class Dispatcher:
     def _do_start(self, pool: Pool, action: Start) -> None:
         name = f"w{self._next_worker()}-{os.getpid()}"
         pool.names[action.worker] = name
+        pool.since_ms[action.worker] = self._clock.now_ms()
         pool.tasks[action.worker] = self._loop.create_task(self._live(pool, action.worker, name), name=name)
 
     def _do_stop(self, pool: Pool, action: Stop) -> None:
@@ -342,6 +357,15 @@ class Dispatcher:
                 task.cancel()
         else:
             self._leave(worker.close())
+
+    def end_worker(self, pool: Pool, number: int, reason: str, *, graceful: bool) -> asyncio.Task[None]:
+        """Have a worker end, at once or when it has answered what it runs; what is returned is done when it is gone."""
+        task = pool.tasks[number]
+        pool.reasons[number] = reason
+        self._act(pool, pool.placement.let_go(number, self._time()))
+        if not graceful:
+            self._do_kill(pool, Kill(number))
+        return task
 
     def _leave(self, ending: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(ending)
@@ -412,7 +436,8 @@ class Dispatcher:
 
     def _bury(self, pool: Pool, number: int, reason: str) -> None:
         pool.workers.pop(number, None)
-        del pool.tasks[number]
+        del pool.tasks[number], pool.since_ms[number]
+        reason = pool.reasons.pop(number, reason)
         now = self._time()
         if number in pool.failures:
             self._act(pool, pool.placement.start_failed(number, now))

@@ -210,10 +210,12 @@ class NativeRuntime:
     async def stored(self) -> tuple[Stored, ...]:
         def measure() -> tuple[Stored, ...]:
             return tuple(
-                Stored(ident=layer, layer=layer, size=self._layers.size(layer)) for layer in self._layers.all()
+                Stored(ident=layer, layer=layer, size=self._layers.size(layer), content=place)
+                for layer, place in self._layers.places()
             )
 
-        return await asyncio.to_thread(measure)
+        with _in_words(self.home):
+            return await asyncio.to_thread(measure)
 
     # --- containers -----------------------------------------------------------------------------------
 

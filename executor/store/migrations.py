@@ -55,7 +55,18 @@ FIRST = Migration(
     ),
 )
 
-MIGRATIONS: tuple[Migration, ...] = (FIRST,)
+USES = Migration(
+    2,
+    "uses",
+    (
+        # When a layer or a bundle was last part of what was built, run or deployed; `below`: what it stands on.
+        """CREATE TABLE uses (
+            kind TEXT NOT NULL, ident TEXT NOT NULL, below TEXT NOT NULL, used_ms INTEGER NOT NULL,
+            PRIMARY KEY (kind, ident)) STRICT, WITHOUT ROWID""",
+    ),
+)
+
+MIGRATIONS: tuple[Migration, ...] = (FIRST, USES)
 
 
 def migrate(

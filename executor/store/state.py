@@ -45,6 +45,15 @@ class Volume:
     folder: str
 
 
+class Use(NamedTuple):
+    """When something was last part of what was built, run or deployed; `below` names what it stands on, or is ""."""
+
+    kind: str  # "layer" | "bundle"
+    ident: str
+    below: str
+    used_ms: int
+
+
 class FileStat(NamedTuple):
     """What tells a file that is unchanged from one that isn't, and the digest that it had. (Ten thousand are read at a
     time, so this is the one value here that is not an attrs class.)"""
@@ -101,6 +110,18 @@ class State:
         """Everything that was ever in force for an app, the newest first."""
         query = f"SELECT {_DEPLOYMENT} FROM deployments d WHERE app = ? ORDER BY created_ms DESC, serial DESC"  # noqa: S608
         return await self._database.read(lambda connection: tuple(map(_deployment, connection.execute(query, (app,)))))
+
+    async def previous(self, deployment: Deployment) -> Deployment | None:
+        """What was in force for its app before it."""
+        query = f"""SELECT {_DEPLOYMENT} FROM deployments d
+            WHERE app = ? AND lineage = ? AND serial < ? ORDER BY serial DESC LIMIT 1"""  # noqa: S608
+
+        def act(connection: sqlite3.Connection) -> Deployment | None:
+            values = (deployment.app, deployment.lineage, deployment.serial)
+            row = connection.execute(query, values).fetchone()
+            return _deployment(row) if row else None
+
+        return await self._database.read(act)
 
     async def flip(self, deployment: Deployment, *, onto: tuple[str, int]) -> None:
         """Put a deployment in force in one transaction, if `onto` (lineage, serial; ("", 0): none) still is.
@@ -175,6 +196,30 @@ class State:
     async def _one_built(self, where: str, values: tuple[str, ...]) -> Built | None:
         found = await self._some_built(where, values)
         return found[0] if found else None
+
+    # --- uses -----------------------------------------------------------------------------------------
+
+    async def record_uses(self, uses: Iterable[Use]) -> None:
+        """Remember last uses; a row replaces the one before."""
+        rows = list(uses)
+        if rows:
+            await self._database.write(
+                lambda connection: connection.executemany("INSERT OR REPLACE INTO uses VALUES (?, ?, ?, ?)", rows),
+                durable=False,
+            )
+
+    async def uses(self) -> tuple[Use, ...]:
+        query = "SELECT kind, ident, below, used_ms FROM uses"
+        return await self._database.read(lambda connection: tuple(map(Use._make, connection.execute(query))))
+
+    async def forget_uses(self, names: Iterable[tuple[str, str]]) -> None:
+        """Forget the last uses of (kind, ident)."""
+        rows = list(names)
+        if rows:
+            await self._database.write(
+                lambda connection: connection.executemany("DELETE FROM uses WHERE kind = ? AND ident = ?", rows),
+                durable=False,
+            )
 
     # --- intents --------------------------------------------------------------------------------------
 

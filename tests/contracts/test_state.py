@@ -279,8 +279,9 @@ def test_one_deployment_at_most_is_in_force(tmp_path_factory: pytest.TempPathFac
 
 # --- migrations ---------------------------------------------------------------------------------------
 
-SECOND = Migration(2, "one more table", ("CREATE TABLE later (a INTEGER) STRICT", "INSERT INTO later VALUES (1)"))
-BROKEN = Migration(3, "broken", ("CREATE TABLE broken (a INTEGER) STRICT", "NOT SQL"))
+LAST = MIGRATIONS[-1].number
+NEXT = Migration(LAST + 1, "one more table", ("CREATE TABLE later (a INTEGER) STRICT", "INSERT INTO later VALUES (1)"))
+BROKEN = Migration(LAST + 2, "broken", ("CREATE TABLE broken (a INTEGER) STRICT", "NOT SQL"))
 
 
 def open_with(path: Path, *more: Migration) -> None:
@@ -291,17 +292,16 @@ def open_with(path: Path, *more: Migration) -> None:
 
 
 def test_a_state_of_a_newer_slipway_is_refused_by_name(tmp_path: Path) -> None:
-    open_with(tmp_path / "state.db", SECOND)
-    with pytest.raises(
-        VersionError, match=r"written by slipway 0\.2\.0 \(schema 2\), this is slipway 0\.1\.0 \(schema 1\)"
-    ):
+    open_with(tmp_path / "state.db", NEXT)
+    told = rf"written by slipway 0\.2\.0 \(schema {LAST + 1}\), this is slipway 0\.1\.0 \(schema {LAST}\)"
+    with pytest.raises(VersionError, match=told):
         State.open(tmp_path / "state.db", version="0.1.0")
 
 
 def test_a_migration_leaves_a_copy_of_what_was_before(tmp_path: Path) -> None:
     run(tmp_path, lambda state: state.flip(deployment(1), onto=("", 0)))
-    open_with(tmp_path / "state.db", SECOND)
-    copy = sqlite3.connect(tmp_path / "state.db.schema-1")
+    open_with(tmp_path / "state.db", NEXT)
+    copy = sqlite3.connect(tmp_path / f"state.db.schema-{LAST}")
     assert copy.execute("SELECT app FROM current").fetchall() == [("search",)]
     assert copy.execute("SELECT name FROM sqlite_master WHERE name = 'later'").fetchall() == []
     copy.close()
@@ -309,10 +309,10 @@ def test_a_migration_leaves_a_copy_of_what_was_before(tmp_path: Path) -> None:
 
 def test_a_migration_that_fails_leaves_the_state_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
-    open_with(path, SECOND)
+    open_with(path, NEXT)
     with pytest.raises(Error, match="can't be used"):
-        open_with(path, SECOND, BROKEN)
-    open_with(path, SECOND)
+        open_with(path, NEXT, BROKEN)
+    open_with(path, NEXT)
     connection = sqlite3.connect(path)
     assert connection.execute("SELECT name FROM sqlite_master WHERE name = 'broken'").fetchall() == []
     connection.close()
