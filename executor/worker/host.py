@@ -127,7 +127,7 @@ class Worker:
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._listener: Listener | None = None
         self._strangers: dict[int, socket.socket] = {}  # connected, and have not said yet who they are
-        self._container: Container | None = None
+        self.container: Container | None = None
         self._process: Process | None = None
         self._link: Wire | None = None
         self._control: Wire | None = None
@@ -156,8 +156,8 @@ class Worker:
             env=(*spec.container.env, (TOKEN_VARIABLE, self._token)),
             single=True,
         )
-        self._container = await place.runtime.create(container)
-        self._process = await self._container.exec(
+        self.container = await place.runtime.create(container)
+        self._process = await self.container.exec(
             (prepared.python, PROGRAM, RUN, IN_CONTAINER, USER_CODE),
             env=spec.env,
             cwd=spec.cwd,
@@ -340,8 +340,8 @@ class Worker:
         if self._started.done() and not self._started.cancelled():
             self._started.exception()  # looked at: it has been reported, or nobody wants to know
         try:
-            if self._container is not None:
-                await self._container.kill()
+            if self.container is not None:
+                await self.container.kill()
         finally:
             self._pipes.finish()
         shutil.rmtree(self._folder, ignore_errors=True)
