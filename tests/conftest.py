@@ -1,4 +1,4 @@
-"""Puts this folder on the path, so that tests can share `strategies`, `fakes` and `golden.samples`."""
+"""Puts this folder on the path, so that tests can share `strategies`, `fakes`, `golden.samples` and an engine."""
 
 from __future__ import annotations
 
@@ -6,3 +6,5 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+pytest_plugins = ["docker_engine"]
