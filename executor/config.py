@@ -1,8 +1,12 @@
-"""What the owner of a home has set in its `config.toml`, as frozen data."""
+"""What a home's owner has set in `config.toml`, as frozen data. Nothing here waits, sleeps, opens or spawns."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from attrs import evolve, field, frozen
+
+Keys = tuple[str, ...]  # the way to a setting: ("docker", "host")
 
 
 @frozen(kw_only=True)
@@ -52,3 +56,23 @@ class Config:
         own = dict(self.apps).get(app, AppSettings())
         said = {name: getattr(own, name) for name in ("network", "oci_runtime", "user", "shm_mib")}
         return evolve(self.docker, **{name: value for name, value in said.items() if value is not None})
+
+
+@frozen(kw_only=True)
+class Reading:
+    """The settings, and on which line each was said."""
+
+    config: Config = field(factory=Config)
+    lines: Mapping[Keys, int] = field(factory=dict)
+    file: str = "config.toml"
+
+    def place(self, *keys: str) -> str:
+        """Where a setting was said: `config.toml:3`."""
+        return f"{self.file}:{line_of(self.lines, keys)}"
+
+
+def line_of(lines: Mapping[Keys, int], keys: Keys) -> int:
+    """The line of a setting, or of the table that holds it."""
+    while keys and keys not in lines:
+        keys = keys[:-1]
+    return lines.get(keys, 1)

@@ -6,24 +6,22 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import tomllib
-from attrs import field, frozen
 
 from slipway.compiler.faults import did_you_mean
 from slipway.dsl.declaration import Fault, Origin
 from slipway.dsl.errors import DeclarationError
 
-from .config import AppSettings, Config, DockerSettings
+from .config import AppSettings, Config, DockerSettings, Keys, Reading, line_of
 
 RUNTIMES = ("native", "docker")
 BASES = ("debian_slim", "micromamba")
 LARGEST = 1 << 20
-Keys = tuple[str, ...]  # the way to a setting: ("docker", "host")
 
 _PART = r"""(?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+)"""
 _KEY = re.compile(rf"\s*({_PART}(?:\s*\.\s*{_PART})*)\s*=")
@@ -38,19 +36,6 @@ class _Refused(Exception):
 
     def __init__(self, summary: str, hint: str) -> None:
         self.summary, self.hint = summary, hint
-
-
-@frozen(kw_only=True)
-class Reading:
-    """The settings, and on which line each was said."""
-
-    config: Config = field(factory=Config)
-    lines: Mapping[Keys, int] = field(factory=dict)
-    file: str = "config.toml"
-
-    def place(self, *path: str) -> str:
-        """Where a setting was said: `config.toml:3`."""
-        return f"{self.file}:{_line(self.lines, path)}"
 
 
 class ConfigFile:
@@ -149,12 +134,6 @@ def _places(text: str) -> dict[Keys, int]:
 def _parts(key: str) -> Keys:
     """The parts of a key that may be dotted and quoted."""
     return tuple(part if part[0] not in "\"'" else part[1:-1] for part in re.findall(_PART, key))
-
-
-def _line(lines: Mapping[Keys, int], path: Keys) -> int:
-    while path and path not in lines:
-        path = path[:-1]
-    return lines.get(path, 1)
 
 
 def _text_of(text: str, line: int) -> str:
@@ -288,7 +267,7 @@ class _Checking:
 
     def add(self, path: Keys, summary: str, value: object, hint: str) -> None:
         found = "" if isinstance(value, dict | list) else f"{path[-1]} = {value!r:.100}"
-        self.faults.append(_fault(self.file, _line(self.lines, path), ".".join(path), summary, found, hint))
+        self.faults.append(_fault(self.file, line_of(self.lines, path), ".".join(path), summary, found, hint))
 
 
 def _as_fields(found: dict[str, Any]) -> dict[str, Any]:
