@@ -164,13 +164,15 @@ class Prepared:
 class DockerfileBuild:
     """A Dockerfile without its `# syntax` lines. `context` is a host folder with exactly the files that it may copy.
 
-    `onto` is what its first line stands on, where it does not begin with a FROM of its own.
+    `onto` is what its first line stands on, where it does not begin with a FROM of its own. `fresh` (force_build): every
+    instruction is run anew, whatever the engine remembers.
     """
 
     text: str
     context: str
     args: tuple[tuple[str, str], ...] = ()
     onto: ContainerSpec | None = None
+    fresh: bool = False
 
 
 class Runtime(Protocol):
