@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import define, field
 from uv import find_uv_bin
@@ -40,11 +40,16 @@ from .worker.host import Place
 from .worker.logs import Line
 from .worker.wire import NO_FD
 
-Emit = Callable[[dict[str, Any]], None]
 Send = Callable[[Frame, int], None]
 log = logging.getLogger("slipway")
 
 CALLS_KEPT_MS = 30 * 86_400_000  # how long the record of a call stays
+
+
+class Emit(Protocol):
+    """Sends an event of a request, and after it descriptors, which it closes."""
+
+    def __call__(self, event: dict[str, Any], *descriptors: int) -> None: ...
 
 
 class SystemClock:

@@ -6,7 +6,7 @@ import json
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from attrs import asdict, frozen
@@ -63,16 +63,26 @@ class LogBook:
 
     def tail(self, app: str, count: int) -> list[LogLine]:
         """The last lines of an app, oldest first. Blocks until what was appended before is on disk."""
+        self._sync()
+        lines: deque[str] = deque(maxlen=count)
+        path = self._path(app)
+        for part in (path.with_suffix(".1.jsonl"), path):
+            lines.extend(_whole_lines(part))
+        return [LogLine(**json.loads(line)) for line in lines]
+
+    def tail_of(self, worker: str, count: int) -> list[LogLine]:
+        """The last lines of a worker, whether it is there or has ended. Blocks; it reads the files of all apps."""
+        self._sync()
+        lines: deque[str] = deque(maxlen=count)
+        said = f'"worker": {json.dumps(worker)},'  # as it is nowhere in a text, whose quotes are escaped
+        for path in sorted(self._folder.glob("*.jsonl")):  # NAME.1.jsonl, which is older, comes before NAME.jsonl
+            lines.extend(line for line in _whole_lines(path) if said in line)
+        return [LogLine(**json.loads(line)) for line in lines]
+
+    def _sync(self) -> None:
         written = threading.Event()
         self._queue.put(written)
         written.wait()
-        path = self._path(app)
-        lines: deque[str] = deque(maxlen=count)
-        for part in (path.with_suffix(".1.jsonl"), path):
-            if part.exists():
-                with part.open() as file:
-                    lines.extend(file)
-        return [LogLine(**json.loads(line)) for line in lines if line.endswith("\n")]
 
     def close(self) -> None:
         self._queue.put(None)
@@ -108,3 +118,9 @@ class LogBook:
                 path.replace(path.with_suffix(".1.jsonl"))
         except OSError:
             return  # a full disk must not end the engine; the followers have heard the lines
+
+
+def _whole_lines(path: Path) -> Iterator[str]:
+    if path.exists():
+        with path.open() as file:
+            yield from (line for line in file if line.endswith("\n"))

@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,10 +120,13 @@ class Client:
         if method is None:
             raise NotFoundError(f"the engine knows no such request: {name!r:.80}")
         check_parameters(str(name), params)
-        return await method(self.scope, params, lambda event: self._emit(ident, event))
+        return await method(self.scope, params, partial(self._emit, ident))
 
-    def _emit(self, ident: int, event: dict[str, Any]) -> None:
-        """Send an event. A program that does not read gets no more lines: what it left lying would fill our memory."""
+    def _emit(self, ident: int, event: dict[str, Any], *descriptors: int) -> None:
+        """Send an event. A program that does not read gets no more lines: what it left lying would fill our memory.
+
+        Descriptors follow in frames of their own, without payload.
+        """
         if self._wire.buffered > SLOW and event["event"] in LINES:
             self._left_out += 1
             return
@@ -130,6 +134,8 @@ class Client:
             event = event | {"text": f"[{self._left_out} lines left out: they were not read]\n{event['text']}"}
             self._left_out = 0
         self._send_json(Kind.EVENT, ident, event)
+        for descriptor in descriptors:
+            self._wire.send(Frame(Kind.EVENT, ident, flags=int(Flag.FD)), descriptor)
 
     def _fault(self, ident: int, error: Error) -> None:
         fault: dict[str, Any] = {"type": type(error).__name__, "message": error.message, "hint": error.hint}

@@ -37,7 +37,7 @@ def test_an_app_that_is_damaged_keeps_no_other_from_being_served(tmp_path: Path)
             ) as said:
                 engine.open_function(Scope(), "damaged", "f")
             assert "slipway apply" in said.value.hint
-            listed = await methods(engine)["app.list"](Scope(), {}, lambda _: None)
+            listed = await methods(engine)["app.list"](Scope(), {}, lambda *_: None)
             assert {app["app"]: app["state"][:6] for app in listed["apps"]} == {"whole": "deploy", "damaged": "broken"}
 
     asyncio.run(main())
