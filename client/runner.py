@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from pathlib import Path
@@ -22,10 +23,16 @@ if TYPE_CHECKING:
     from slipway.dsl.app import App
 
 
+CHOICES = ("SLIPWAY_RUNTIME", "DOCKER_HOST", "DOCKER_CONTEXT")  # which runtime, and where it is
+
+
 def declaration_request(app: App, file: Path, *, runtime: str | None = None) -> dict[str, Any]:
-    """What `plan` and `run` send: the declaration, the secrets' values beside it, where the user stands."""
+    """What `plan` and `run` send: the declaration, the secrets' values beside it, where the user stands, and what of
+    the environment the engine is to know, which outlives it."""
     declaration, secrets = declare(app, file=file)
-    request = {"declaration": to_wire(declaration), "secrets": secrets, "folder": str(Path.cwd())}
+    environment = {name: os.environ[name] for name in CHOICES if os.environ.get(name)}
+    request: dict[str, Any] = {"declaration": to_wire(declaration), "secrets": secrets, "environment": environment}
+    request["folder"] = str(Path.cwd())
     return request | ({"runtime": runtime} if runtime else {})
 
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from attrs import asdict
+from attrs import asdict, evolve
 
 from slipway.compiler import planfile
 from slipway.compiler.diff import plan as make_plan
@@ -18,10 +18,13 @@ from slipway.compiler.plan import Plan
 from slipway.compiler.wire import dump_json
 from slipway.compiler.world import needs
 from slipway.dsl.declaration import AppDecl
-from slipway.dsl.errors import InvalidError, NotFoundError
+from slipway.dsl.errors import DeclarationError, InvalidError, NotFoundError, RuntimeUnavailable
 from slipway.dsl.version import VERSION
 
 from .apply import Applier
+from .choice import beside, notes
+from .chooser import Chooser
+from .config_file import ConfigFile
 from .engine import Emit, Engine, Scope
 from .facts import gather
 from .launch import LiveApp
@@ -30,12 +33,19 @@ from .ports import Deployment, Runtime
 
 Method = Callable[[Scope, dict[str, Any], Emit], Awaitable[dict[str, Any]]]
 
-
+# What an app is and how it is wanted, for a plan or to run it at once.
+WHAT: dict[str, type] = {
+    "declaration": dict,
+    "secrets?": dict,
+    "folder?": str,
+    "runtime?": str,
+    "environment?": dict,  # of what is said in the caller's environment, what counts
+}
 # What each request takes; a name with "?" may be left out.
 PARAMETERS: dict[str, dict[str, type]] = {
-    "plan": {"declaration": dict, "secrets?": dict, "folder?": str, "runtime?": str, "save?": bool, "brief?": bool},
+    "plan": {**WHAT, "save?": bool, "brief?": bool},
     "apply": {"plan?": dict, "id?": str, "folder?": str},
-    "run": {"declaration": dict, "secrets?": dict, "folder?": str, "runtime?": str},
+    "run": WHAT,
     "app.end": {"app": str},
     "app.logs": {"app": str, "tail?": int},
     "logs.follow": {"app": str},
@@ -60,6 +70,8 @@ def check_parameters(method: str, params: dict[str, Any]) -> None:
                 raise InvalidError(f"{method}: {name!r} is {type(params[name]).__name__}, expected {kind.__name__}")
     if any(not isinstance(name, str) for name in params.get("volumes", ())):
         raise InvalidError(f"{method}: 'volumes' are not all names")
+    if any(not isinstance(value, str) for value in params.get("environment", {}).values()):
+        raise InvalidError(f"{method}: 'environment' is not names with text values")
     for slot, values in params.get("secrets", {}).items():
         if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
             raise InvalidError(f"{method}: the secret {slot} is not names with text values")
@@ -87,6 +99,7 @@ class Requests:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._chooser = Chooser(engine.runtimes, ConfigFile(engine.home.config), os.environ)
         self._locks: dict[str, asyncio.Lock] = {}  # one apply of an app at a time
 
     # --- plan, apply, run, destroy --------------------------------------------------------------------
@@ -102,7 +115,25 @@ class Requests:
 
     async def _plan(self, params: dict[str, Any], *, ephemeral: bool = False) -> Plan:
         declaration = await asyncio.to_thread(from_wire, AppDecl, params["declaration"])
-        runtime = self._runtime(params.get("runtime"))
+        deployment = await self._engine.state.deployment(declaration.name)
+        deployed = deployment.runtime if deployment is not None else None
+        caller = params.get("environment", {})
+        choice = await self._chooser.choose(declaration, params.get("runtime"), caller, deployed)
+        if ephemeral:  # it runs where the deployed one does, and takes nothing's place
+            deployment = deployed = None
+        try:
+            made = await self._planned(params, declaration, self._engine.runtimes[choice.runtime], deployment)
+        except DeclarationError as error:
+            raise DeclarationError((*error.faults, *beside(choice))) from None
+        except RuntimeUnavailable as error:
+            other = self._chooser.other_engine(choice.runtime, caller)
+            raise RuntimeUnavailable(error.message, hint="\n".join(filter(None, (error.hint, other)))) from error
+        said = (*notes(choice, deployed), *self._chooser.caller_notes(choice.runtime, caller))
+        return evolve(made, faults=(*made.faults, *said))
+
+    async def _planned(
+        self, params: dict[str, Any], declaration: AppDecl, runtime: Runtime, deployment: Deployment | None
+    ) -> Plan:
         state = self._engine.state
         facts = await gather(
             needs(declaration),
@@ -112,7 +143,6 @@ class Requests:
             app=declaration.name,
             secrets=params.get("secrets", {}),
         )
-        deployment = None if ephemeral else await state.deployment(declaration.name)
         built = frozenset([layer async for layer in runtime.layers()])
         last = {row.layer: row.ms for row in await state.all_built(runtime.name)}
         return await asyncio.to_thread(
@@ -137,13 +167,6 @@ class Requests:
             return live.graph
         return await asyncio.to_thread(loads, deployment.graph, Graph)
 
-    def _runtime(self, name: str | None) -> Runtime:
-        runtimes = self._engine.runtimes
-        wanted = name or os.environ.get("SLIPWAY_RUNTIME") or next(iter(runtimes))
-        if wanted not in runtimes:
-            raise InvalidError(f"the runtime {wanted} is not in this release", hint=f"There is: {', '.join(runtimes)}.")
-        return runtimes[wanted]
-
     async def apply(self, _scope: Scope, params: dict[str, Any], emit: Emit) -> dict[str, Any]:
         plan = await self._wanted_plan(params)
         lock = self._locks.setdefault(plan.graph.app, asyncio.Lock())
@@ -163,7 +186,7 @@ class Requests:
 
     def _applier(self, runtime: str) -> Applier:
         if runtime not in self._engine.appliers:
-            raise InvalidError(f"the runtime {runtime} is not in this release")
+            raise InvalidError(f"this engine has no runtime {runtime}", hint="Plan again: slipway plan app.py")
         return self._engine.appliers[runtime]
 
     async def _wanted_plan(self, params: dict[str, Any]) -> Plan:
@@ -216,10 +239,9 @@ class Requests:
         volumes = tuple(params.get("volumes", ()))
         lock = self._locks.setdefault(app, asyncio.Lock())
         async with lock:
-            deployment = await engine.state.deployment(app)
-            runtime = deployment.runtime if deployment is not None else next(iter(engine.runtimes))
             self._refuse_ephemeral_use(volumes)
-            removed = await self._applier(runtime).destroy(app, volumes)
+            anyone = next(iter(engine.appliers.values()))  # taking away asks no runtime for anything
+            removed = await anyone.destroy(app, volumes)
             await engine.retire(app)
         return {"removed": list(removed)}
 
@@ -303,7 +325,8 @@ class Requests:
             "version": VERSION,
             "home": str(engine.home.path),
             "started_ms": engine.started_ms,
-            "runtimes": list(engine.runtimes),
+            "runtimes": await self._chooser.troubles(),
+            "settings": self._chooser.settings_trouble(),
             "busy": "; ".join(busy),
             "apps": [self._app(live) for _, live in sorted(engine.live.items())],
         }
