@@ -1,5 +1,8 @@
 # make demo    an environment in .venv, Slipway in it, and the example planned, applied and run
-# make test    everything that CI checks: lint, types, tests
+# make test    everything that CI checks: lint, types, tests. Those of the docker runtime use the Docker Engine that answers
+#              (DOCKER_HOST or its usual socket), else one of their own: as root, on Debian or Ubuntu. It is gone
+#              afterwards; what was downloaded for it stays in ~/.cache/slipway-tests. Where there can be none they are
+#              skipped with the reason, and fail where CI is set.
 # make check   lint and types alone
 # make bench   the figures, side by side with what they are compared with
 # make clean   remove what was made here; homes (~/.slipway) are left alone
