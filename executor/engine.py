@@ -71,6 +71,7 @@ class Scope:
     apps: dict[str, str] = field(factory=dict)
     owned: list[str] = field(factory=list)  # ids of the ephemeral apps that end with this connection
     channels: dict[int, Target] = field(factory=dict)
+    worker: str = ""  # the name of the worker whose code has this connection
     calls: dict[int, int] = field(factory=dict)  # the client's id of a call -> ours
 
     def answer(self, frame: Frame, fd: int) -> None:
@@ -128,10 +129,10 @@ class Engine:
         self.adopt: Callable[[socket.socket, Scope], None] = lambda sock, _scope: sock.close()
         ears = Ears(on_records=self._on_records, on_line=self._on_line, on_client=self._on_client)
         numbers = Numbers(clock)
-        self.dispatchers = {
-            name: Dispatcher(Place(runtime=runtime, run=home.run, code=self.code), clock, ears, numbers)
-            for name, runtime in runtimes.items()
+        self.places = {
+            name: Place(runtime=runtime, run=home.run, code=self.code) for name, runtime in runtimes.items()
         }
+        self.dispatchers = {name: Dispatcher(place, clock, ears, numbers) for name, place in self.places.items()}
         self._channels = itertools.count(1)
         self._ephemeral = itertools.count(1)
         self._writing: set[asyncio.Task[None]] = set()
@@ -261,12 +262,13 @@ class Engine:
     def open_function(self, scope: Scope, app: str, function: str) -> tuple[int, PoolSpec]:
         """A channel for calls of a function. Raises `NotFoundError`."""
         ident = scope.apps.get(app, app)
-        spec = self._spec(ident, function)
+        spec = self.spec_of(ident, function)
         channel = next(self._channels)
         scope.channels[channel] = Target(ident, function)
         return channel, spec
 
-    def _spec(self, ident: str, function: str) -> PoolSpec:
+    def spec_of(self, ident: str, function: str) -> PoolSpec:
+        """The pool of a function of an app by its id. Raises `NotFoundError`."""
         live = self.live.get(ident)
         if ident in self.broken:
             raise NotFoundError(
@@ -292,7 +294,7 @@ class Engine:
         try:
             if target is None:
                 raise NotFoundError(f"channel {frame.channel} was not opened")
-            spec = self._spec(target.app, target.function)
+            spec = self.spec_of(target.app, target.function)
         except NotFoundError as error:
             if fd != NO_FD:
                 os.close(fd)
@@ -323,9 +325,9 @@ class Engine:
 
     # --- what workers tell ----------------------------------------------------------------------------
 
-    def _on_client(self, spec: PoolSpec, _worker: str, sock: socket.socket) -> None:
+    def _on_client(self, spec: PoolSpec, worker: str, sock: socket.socket) -> None:
         live = self.live.get(spec.app)
-        self.adopt(sock, Scope(apps={live.name: live.id} if live is not None else {}))
+        self.adopt(sock, Scope(apps={live.name: live.id} if live is not None else {}, worker=worker))
 
     def _on_line(self, spec: PoolSpec, worker: str, line: Line) -> None:
         live = self.live.get(spec.app)

@@ -88,6 +88,21 @@ class Place:
     run: Path  # control folders, one a worker
     code: Path  # what `package.prepare` returned
 
+    def folder(self, name: str) -> Path:
+        """The control folder of a container."""
+        return self.run / name
+
+    def open(self, name: str) -> tuple[Mount, ...]:
+        """Make the control folder of a container; what is mounted there: it, and our code."""
+        folder = self.folder(name)
+        folder.mkdir(mode=0o711, parents=True)
+        folder.chmod(0o711)  # the home keeps others out; in the container every user may come
+        return (
+            Mount(source=str(self.code / "lib"), target=f"{IN_CONTAINER}/lib", read_only=True),
+            Mount(source=str(self.code / "fallback"), target=f"{IN_CONTAINER}/fallback", read_only=True),
+            Mount(source=str(folder), target=RUN),
+        )
+
 
 @frozen(kw_only=True)
 class Hooks:
@@ -117,7 +132,7 @@ class Worker:
         self._place = place
         self._hooks = hooks
         self._loop = asyncio.get_running_loop()
-        self._folder = place.run / name
+        self._folder = place.folder(name)
         self._token = secrets.token_hex(16)
         self._log_token = secrets.token_hex(8)
         # What the program prints comes through pipes of ours; what comes before it takes them, or where it can't, as
@@ -140,15 +155,9 @@ class Worker:
     async def start(self) -> None:
         spec, place = self._spec, self._place
         prepared = await place.runtime.prepare(spec.container)
-        # The home keeps others out. In the container anybody may come, whoever the image's user is, and show the token.
-        self._folder.mkdir(mode=0o711, parents=True)
-        self._folder.chmod(0o711)
+        mounts = place.open(self.name)
+        # In the container anybody may come, whoever the image's user is, and show the token.
         self._listener = Listener(self._folder / "engine.sock", self._accept, mode=0o666)
-        mounts = (
-            Mount(source=str(place.code / "lib"), target=f"{IN_CONTAINER}/lib", read_only=True),
-            Mount(source=str(place.code / "fallback"), target=f"{IN_CONTAINER}/fallback", read_only=True),
-            Mount(source=str(self._folder), target=RUN),
-        )
         container = evolve(
             spec.container,
             name=self.name,
