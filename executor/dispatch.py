@@ -215,9 +215,9 @@ class Dispatcher:
         self._ended = [ended for ended in self._ended if ended.tasks] + ([] if pool is None else [pool])
         return pool
 
-    def standing(self) -> tuple[PoolSpec, ...]:
-        """The pools that have workers, those that are ending too, and those that may get some."""
-        return tuple(pool.spec for pool in (*self.pools.values(), *(pool for pool in self._ended if pool.tasks)))
+    def all_pools(self) -> tuple[Pool, ...]:
+        """The pools that take calls, and those that are ending and have workers still."""
+        return (*self.pools.values(), *(pool for pool in self._ended if pool.tasks))
 
     async def _emptied(self, pool: Pool) -> None:
         while pool.tasks:
