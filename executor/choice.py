@@ -135,9 +135,8 @@ def notes(choice: Choice, deployed: str | None) -> tuple[Fault, ...]:
     note = Fault(severity="note", address=f"runtime {choice.runtime}", summary="", origin=choice.place)
     if deployed is not None and deployed != choice.runtime:
         why = f" ({choice.because})" if choice.because else ""
-        summary = (
-            f"in place of {deployed}{why}: its images are made anew, and workers on {deployed} go when they are done"
-        )
+        moved = f"in place of {deployed}{why}, with images of its own"
+        summary = f"{moved}; workers on {deployed} finish what they do, and go"
         return (evolve(note, summary=summary),)
     if choice.because and choice.runtime != NATIVE:
         return (evolve(note, summary=choice.because, hint=_way(choice)),)
@@ -145,7 +144,7 @@ def notes(choice: Choice, deployed: str | None) -> tuple[Fault, ...]:
 
 
 def _way(choice: Choice) -> str:
-    return "" if choice.other else "To have it otherwise: slipway plan --runtime native"
+    return "" if choice.other else "To have it otherwise: --runtime native"
 
 
 def beside(choice: Choice) -> tuple[Fault, ...]:
