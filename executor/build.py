@@ -16,7 +16,7 @@ from attrs import define, evolve, field, frozen
 from slipway.compiler.encode import digest_of
 from slipway.compiler.facts import FileEntry
 from slipway.compiler.nodes import LayerSpec, Node
-from slipway.dsl.errors import Error, ImageBuildError, InternalError, InvalidError
+from slipway.dsl.errors import Error, ImageBuildError, InternalError, InvalidError, NotFoundError
 
 from .build_log import DISK_FULL, BuildLog, OnLine, explain
 from .bundle import Bundles, bundle_digest
@@ -170,7 +170,10 @@ class Builder:
         """The same step on the same content has been built under another key: give that a second name."""
         for found in await self._state.find_built(job.step, job.below, self._runtime.name):
             if found.layer != job.node.digest and await self._runtime.has(found.layer):
-                await self._runtime.alias(job.node.digest, found.layer)
+                try:
+                    await self._runtime.alias(job.node.digest, found.layer)
+                except NotFoundError:
+                    continue  # nobody needs that one, so it may be freed at any moment
                 await self._record(job, found.output, found.ms)
                 return Finished(layer=job.node.digest, output=found.output, executed=False)
         return None

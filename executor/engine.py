@@ -26,6 +26,7 @@ from .bundle import Bundles
 from .dispatch import Dispatcher, Ears, Numbers, Pool, PoolSpec, call_id
 from .home import Home
 from .indexes import read_indexes
+from .inventory import remove_halves
 from .launch import Launcher, LiveApp
 from .logbook import LogBook, LogLine
 from .ports import CallRow, Clock, Deployment, Runtime
@@ -33,6 +34,7 @@ from .store.blobs import FileBlobs
 from .store.recovery import recover
 from .store.seal import Seal
 from .store.state import State
+from .uses import Uses
 from .volumes import Volumes
 from .worker import package
 from .worker.frames import Frame, Kind, Outcome
@@ -49,7 +51,7 @@ CALLS_KEPT_MS = 30 * 86_400_000  # how long the record of a call stays
 class Emit(Protocol):
     """Sends an event of a request, and after it descriptors, which it closes."""
 
-    def __call__(self, event: dict[str, Any], *descriptors: int) -> None: ...
+    def __call__(self, event: dict[str, Any], /, *descriptors: int) -> None: ...
 
 
 class SystemClock:
@@ -105,6 +107,7 @@ class Engine:
         self.code = package.prepare(home.path)
         self.bundles = Bundles(home.bundles, blobs)
         self.volumes = Volumes(home.volumes, state)
+        self.uses = Uses(state, clock)
         self.launcher = Launcher(home, state, seal, self.bundles)
         folders = Folders(logs=home.logs / "layers", cache=home.path / "cache", code=self.code, uv=Path(find_uv_bin()))
         builders = {
@@ -129,9 +132,7 @@ class Engine:
         self.adopt: Callable[[socket.socket, Scope], None] = lambda sock, _scope: sock.close()
         ears = Ears(on_records=self._on_records, on_line=self._on_line, on_client=self._on_client)
         numbers = Numbers(clock)
-        self.places = {
-            name: Place(runtime=runtime, run=home.run, code=self.code) for name, runtime in runtimes.items()
-        }
+        self.places = {name: Place(runtime=runtime, run=home.run, code=self.code) for name, runtime in runtimes.items()}
         self.dispatchers = {name: Dispatcher(place, clock, ears, numbers) for name, place in self.places.items()}
         self._channels = itertools.count(1)
         self._ephemeral = itertools.count(1)
@@ -161,6 +162,7 @@ class Engine:
             )
             stack.push_async_callback(engine._close)
             await recover(state, engine.blobs, engine.bundles, home.volumes)
+            await asyncio.to_thread(remove_halves, home)
             await state.prune_calls(before_ms=engine.started_ms - CALLS_KEPT_MS)
             for deployment in await state.deployments():
                 await engine._bring_back(deployment)
@@ -202,6 +204,7 @@ class Engine:
         self.broken.pop(live.id, None)
         self._warm()
         if before is not None:
+            await self.uses.note(before.graph)
             kept = {spec.key for spec in live.pools.values() if before.runtime == live.runtime}
             await self._drain(before, [spec.key for spec in before.pools.values() if spec.key not in kept])
 
@@ -210,6 +213,7 @@ class Engine:
         self.broken.pop(app, None)
         live = self.live.pop(app, None)
         if live is not None:
+            await self.uses.note(live.graph)
             await self._drain(live, [spec.key for spec in live.pools.values()])
             self._tell_end(app)
 
@@ -238,6 +242,7 @@ class Engine:
             return
         scope.owned = [owned for owned in scope.owned if owned != app]
         scope.apps = {name: ident for name, ident in scope.apps.items() if ident != app}
+        await self.uses.note(live.graph)
         dispatcher = self.dispatchers[live.runtime]
         await asyncio.gather(*(dispatcher.close_pool(spec.key, "the app has ended") for spec in live.pools.values()))
         self._tell_end(app)

@@ -21,12 +21,14 @@ from slipway.dsl.declaration import AppDecl
 from slipway.dsl.errors import DeclarationError, InvalidError, NotFoundError, RuntimeUnavailable
 from slipway.dsl.version import VERSION
 
+from . import containers
 from .apply import Applier
 from .choice import beside, notes
 from .chooser import Chooser
 from .config_file import ConfigFile
 from .engine import Emit, Engine, Scope
 from .facts import gather
+from .gc import Collector, freeing_reply, offer_reply
 from .launch import LiveApp
 from .logbook import LogLine
 from .ports import Deployment, Runtime
@@ -51,7 +53,10 @@ PARAMETERS: dict[str, dict[str, type]] = {
     "logs.follow": {"app": str},
     "function.open": {"app": str, "function": str},
     "destroy": {"app": str, "volumes?": list},
+    "gc": {"keep?": int, "caches?": bool},
+    "gc.free": {"id": str},
     "down": {"drain?": bool},
+    **containers.PARAMETERS,
 }
 MAX_TAIL = 100_000
 
@@ -79,7 +84,8 @@ def check_parameters(method: str, params: dict[str, Any]) -> None:
 
 def methods(engine: Engine) -> dict[str, Method]:
     """Every request that an engine answers."""
-    requests = Requests(engine)
+    kept = containers.Containers(engine)
+    requests = Requests(engine, kept)
     return {
         "plan": requests.plan,
         "apply": requests.apply,
@@ -90,17 +96,22 @@ def methods(engine: Engine) -> dict[str, Method]:
         "logs.follow": requests.follow_logs,
         "function.open": requests.open_function,
         "destroy": requests.destroy,
+        "gc": requests.gc,
+        "gc.free": requests.free,
         "status": requests.status,
+        **kept.methods(),
     }
 
 
 class Requests:
     """Each method takes the connection's scope, the parameters as they came, and what sends an event."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, kept: containers.Containers) -> None:
         self._engine = engine
+        self._containers = kept
         self._chooser = Chooser(engine.runtimes, ConfigFile(engine.home.config), os.environ)
         self._locks: dict[str, asyncio.Lock] = {}  # one apply of an app at a time
+        self._collector = Collector(engine)
 
     # --- plan, apply, run, destroy --------------------------------------------------------------------
 
@@ -170,7 +181,7 @@ class Requests:
     async def apply(self, _scope: Scope, params: dict[str, Any], emit: Emit) -> dict[str, Any]:
         plan = await self._wanted_plan(params)
         lock = self._locks.setdefault(plan.graph.app, asyncio.Lock())
-        async with lock:
+        async with lock, self._engine.uses.hold(plan.graph):
             applied = await self._applier(plan.graph.runtime).apply(plan, on_event=emit)
             if applied.whole:
                 await self._put_in_force(plan.graph.app)
@@ -217,10 +228,11 @@ class Requests:
         """An ephemeral app: built, and callable through this connection for as long as it lasts."""
         engine = self._engine
         plan = await self._plan(params, ephemeral=True)
-        applied = await self._applier(plan.graph.runtime).realise(plan.graph, on_event=emit)
-        applied.check()
-        live = await engine.launcher.live(engine.ephemeral_id(), plan.graph)
-        engine.new_ephemeral(live, scope)
+        async with engine.uses.hold(plan.graph):
+            applied = await self._applier(plan.graph.runtime).realise(plan.graph, on_event=emit)
+            applied.check()
+            live = await engine.launcher.live(engine.ephemeral_id(), plan.graph)
+            engine.new_ephemeral(live, scope)
         return {
             "app": live.id,
             "executed": applied.executed,
@@ -252,6 +264,18 @@ class Requests:
             taken = used.intersection(volumes) if live.is_ephemeral else ()
             for name in taken:
                 raise InvalidError(f"the volume {name} is in use by {live.name}, which runs", hint="Wait for its end.")
+
+    # --- freeing --------------------------------------------------------------------------------------
+
+    async def gc(self, _scope: Scope, params: dict[str, Any], _emit: Emit) -> dict[str, Any]:
+        """What could be freed; `gc.free` with the reply's id frees that."""
+        keep = params.get("keep")
+        if keep is not None and keep < 0:
+            raise InvalidError(f"gc: 'keep' is {keep}, expected a number of bytes")
+        return offer_reply(await self._collector.look(keep=keep, caches=params.get("caches", False)))
+
+    async def free(self, _scope: Scope, params: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        return freeing_reply(await self._collector.free(params["id"], emit))
 
     # --- calls ----------------------------------------------------------------------------------------
 
@@ -319,6 +343,7 @@ class Requests:
         ephemeral = [live.name for live in engine.live.values() if live.is_ephemeral]
         busy = [f"{running} calls under way"] if running else []
         busy += [f"{', '.join(ephemeral)} runs"] if ephemeral else []
+        busy += [self._containers.busy] if self._containers.busy else []
         busy += ["an apply is under way"] if any(lock.locked() for lock in self._locks.values()) else []
         return {
             "pid": os.getpid(),

@@ -4,14 +4,18 @@ goes by the second."""
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from slipway.compiler.nodes import Graph
+from slipway.dsl.errors import Error
 
 from .keep import bundles_of, chain_of
 from .ports import Clock
 from .store.state import State, Use
+
+log = logging.getLogger("slipway")
 
 
 class Uses:
@@ -63,4 +67,8 @@ class Uses:
         """What the graph needs was used now: it is about to be, or was in force or running until now."""
         now = self._clock.now_ms()
         layers = [Use("layer", layer, lower, now) for layer, lower in chain_of(graph)]
-        await self._state.record_uses([*layers, *(Use("bundle", folder, "", now) for folder in bundles_of(graph))])
+        bundles = [Use("bundle", folder, "", now) for folder in bundles_of(graph)]
+        try:
+            await self._state.record_uses([*layers, *bundles])
+        except Error as error:  # who uses something is kept from nothing by that
+            log.warning("last uses could not be written down: %s", error)
