@@ -56,11 +56,13 @@ class ContainerSpec:
 
 @frozen(kw_only=True)
 class Exit:
-    """How a process ended: an exit code, or the signal that killed it; `oom` where the memory limit did."""
+    """How a process ended: an exit code, or the signal that killed it; `oom` where the memory limit did. With neither,
+    `reason` says why nobody knows."""
 
     code: int | None
     signal: int | None = None
     oom: bool = False
+    reason: str = ""
 
 
 Output = Callable[[int, bytes], None]  # (1 for stdout or 2 for stderr, what came); called on the engine's loop

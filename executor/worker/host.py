@@ -372,6 +372,8 @@ def say_exit(end: Exit, memory_mib: int | None) -> str:
         except ValueError:
             name = ""
         return f"was killed by signal {end.signal}{name}"
+    if end.code is None:
+        return f"was lost: {end.reason}"
     return f"exited with code {end.code}"
 
 
