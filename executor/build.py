@@ -356,6 +356,8 @@ def _how(ended: Exit, what: Recipe) -> str:
         return "it ran out of memory"
     if ended.signal is not None:
         return f"it was killed by signal {ended.signal}"
+    if ended.reason:
+        return f"it was lost: {ended.reason}"
     if ended.code is None:
         return f"it took longer than its timeout of {(what.timeout_ms or 0) / 1000:g} s"
     return f"it failed with exit code {ended.code}"
