@@ -13,11 +13,12 @@ also runs in user containers, with nothing but `slipway.dsl` beside it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from slipway.dsl.version import VERSION
 
+TYPE_CHECKING = False  # as `typing` has it, which takes longer to import than all of this
 if TYPE_CHECKING:
+    from typing import Any
+
     from slipway.dsl import errors as exception
     from slipway.dsl.app import App as App
     from slipway.dsl.cls import Cls as Cls
@@ -95,6 +96,7 @@ _HOMES = {
     "web": ("asgi_app", "fastapi_endpoint", "web_endpoint", "web_server", "wsgi_app"),
 }
 _HOME = {name: f"slipway.dsl.{module}" for module, names in _HOMES.items() for name in names}
+_INSIDE = {"Cron", "Image", "Period", "Retries", "Secret", "Volume"}  # what in a worker is only a name
 
 # What the programming model has and this release doesn't, with what to use instead.
 _LATER = {
@@ -130,7 +132,8 @@ def __getattr__(name: str) -> Any:
         found: Any = import_module("slipway.dsl.errors")
     elif name in _HOME:
         import_module("slipway.dsl.session").set_runner(_make_runner)
-        found = getattr(import_module(_HOME[name]), name)
+        inside = name in _INSIDE and import_module("slipway.dsl.context").is_inside()
+        found = getattr(import_module("slipway.dsl.inside" if inside else _HOME[name]), name)
     elif name in _LATER:
         raise AttributeError(f"slipway.{name} is not in this release of Slipway. {_LATER[name]}".rstrip())
     else:

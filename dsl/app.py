@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import inspect
+import os
 import re
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from pathlib import Path
+from functools import cached_property
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
-from . import context, registry
-from .cls import Cls
-from .declaration import Concurrency, Fault, Origin
+from . import context, inside, registry
 from .function import Function
-from .image import Image
 from .later import Later
-from .options import (
-    FunctionSettings,
-    checked_function,
-    checked_function_name,
-    checked_image,
-    read_settings,
-)
-from .origin import here, invalid, origin_of
-from .partial import Partial
+from .origin import checked_name, here, invalid, origin_of
 from .running import AppRun
-from .secret import Secret, checked_secrets
 from .session import Running, the_runner
-from .volume import Volume, checked_name, checked_volumes
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from .options import ClsArguments, FunctionArguments
+    from .cls import Cls
+    from .declaration import Fault, Origin
+    from .image import Image
+    from .options import ClsArguments, FunctionArguments, FunctionSettings
+    from .partial import Partial
+    from .secret import Secret
+    from .volume import Volume
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -58,12 +52,15 @@ class LocalEntrypoint(Generic[P, R]):
         self.raw = raw
         self.name = name
         self.app = app
-        self.origin = origin_of(raw)
         self.__doc__ = raw.__doc__
         self.__wrapped__ = raw
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.raw(*args, **kwargs)
+
+    @cached_property
+    def origin(self) -> Origin:
+        return origin_of(self.raw)
 
     def __repr__(self) -> str:
         return f"<LocalEntrypoint {self.name}>"
@@ -72,6 +69,7 @@ class LocalEntrypoint(Generic[P, R]):
 class App:
     """Functions that are planned, applied and run together.
 
+    >>> from slipway.dsl.image import Image
     >>> app = App("example", image=Image.debian_slim().pip_install("numpy"))
     >>> @app.function(memory=512, serialized=True)
     ... def norm(xs): ...
@@ -96,11 +94,12 @@ class App:
     ) -> None:
         self.name = None if name is None else _app_name(name)
         self.tags = _checked_tags(tags or {})
-        self.image = checked_image(image)
-        self.secrets = checked_secrets(secrets)
-        self.volumes = checked_volumes(volumes)
+        self.image = image
+        self.secrets: tuple[Secret, ...] = ()
+        self.volumes: tuple[tuple[str, Volume], ...] = ()
         self.include_source = include_source
-        self.origin: Origin = here()
+        if not context.is_inside():
+            self._declare(image, secrets, volumes)
         self.functions: dict[str, Function[..., Any, Any]] = {}
         self.classes: dict[str, Cls] = {}
         self.entrypoints: dict[str, LocalEntrypoint[..., Any]] = {}
@@ -108,6 +107,17 @@ class App:
         self._running: Running | None = None
         self._parents: list[App] = []  # apps that include this one
         registry.apps.append(self)
+
+    def _declare(self, image: object, secrets: object, volumes: object) -> None:
+        """Check what the app says for all of its functions."""
+        from .options import checked_image
+        from .secret import checked_secrets
+        from .volume import checked_volumes
+
+        self.image = checked_image(image)
+        self.secrets = checked_secrets(secrets)
+        self.volumes = checked_volumes(volumes)
+        self.origin: Origin = here()
 
     # --- declaring ------------------------------------------------------------------------------------
 
@@ -127,14 +137,19 @@ class App:
         TypeError: ...: @app.function() has no parameter 'memroy'. Did you mean 'memory'?
         """
         _parentheses(wrong, "function")
+        if context.is_inside():
+            return inside.decorator(self, options)  # type: ignore[no-any-return] # as the overloads say
+        from .options import checked_function, read_settings
+        from .partial import Partial
+
         settings = read_settings(options, decorator="function")
 
         def decorate(target: Any) -> Function[..., Any, Any]:
             if isinstance(target, Function):
                 raise invalid(f"{target.name} is part of an app already", hint="One @app.function is enough.")
-            partial = target if isinstance(target, Partial) else Partial(target=target)
-            raw = checked_function(partial.target, settings, partial)
-            return self._add_function(raw, settings, partial)
+            said = target if isinstance(target, Partial) else Partial(target=target)
+            raw = checked_function(said.target, settings, said)
+            return self._add_function(raw, settings, said)
 
         return decorate  # type: ignore[return-value] # the overloads say which function gives which handle
 
@@ -146,8 +161,12 @@ class App:
         ...
         TypeError: @app.cls decorates classes, and App isn't one: use @app.function()
         """
+        from .cls import Cls
+        from .options import read_settings
+        from .partial import Partial
+
         _parentheses(wrong, "cls")
-        settings = read_settings(options, decorator="cls")
+        settings = read_settings({} if context.is_inside() else options, decorator="cls")
 
         def decorate(target: Any) -> Cls:
             user_class = target.target if isinstance(target, Partial) else target
@@ -160,9 +179,9 @@ class App:
                     hint="Use slipway.parameter() and @slipway.enter().",
                 )
             partials = {k: v for k, v in vars(user_class).items() if isinstance(v, Partial)}
-            if any(p.snap for p in partials.values()) and "enable_memory_snapshot" not in settings.given:
+            if any(p.snap for p in partials.values()) and "enable_memory_snapshot" not in options:
                 raise invalid("enter(snap=True) needs @app.cls(enable_memory_snapshot=True)")
-            origin = Origin(file=here().file, line=here().line)
+            origin = here()
             methods = tuple(k for k, p in partials.items() if p.role in {"method", "batched", "endpoint"})
             name = user_class.__name__
             made = Cls(name=name, app=self, user_class=user_class, methods=methods, settings=settings, origin=origin)
@@ -189,11 +208,11 @@ class App:
         _parentheses(wrong, "local_entrypoint")
 
         def decorate(raw: Any) -> LocalEntrypoint[P, R]:
-            if not inspect.isfunction(raw):
+            if not isinstance(raw, FunctionType):
                 raise invalid("@app.local_entrypoint decorates plain functions", hint="It runs here, not in a worker.")
             entrypoint: LocalEntrypoint[P, R] = LocalEntrypoint(raw, name or raw.__name__, self)
             known = self.entrypoints.get(entrypoint.name)
-            if known is not None and not _interactive(entrypoint.origin):
+            if known is not None and not context.is_inside() and not _interactive(entrypoint.origin):
                 raise invalid(f"there are two local entrypoints called {known.name}: {known.origin} is the other")
             self.entrypoints[entrypoint.name] = entrypoint
             return entrypoint
@@ -211,11 +230,10 @@ class App:
         """
         if not isinstance(other_app, App):
             raise invalid(f"app.include takes an App, not {type(other_app).__name__}")
-        origin = here()
         for name, function in other_app.functions.items():
             known = self.functions.get(name)
             if known is not None and known is not function:
-                self._fault("warning", f"function {name}", f"it replaces the one at {known.origin}", origin)
+                self._fault("warning", f"function {name}", f"it replaces the one at {known.origin}", here())
             self.functions[name] = function
         self.classes.update(other_app.classes)
         self.faults.extend(fault for fault in other_app.faults if fault not in self.faults)
@@ -269,7 +287,7 @@ class App:
         if self.name:
             return self.name
         main = getattr(sys.modules.get("__main__"), "__file__", None) or self.origin.file
-        return Path(main).stem
+        return os.path.splitext(os.path.basename(main))[0]  # noqa: PTH119, PTH122 - pathlib is imported for nothing else
 
     def __repr__(self) -> str:
         return f"App({self.name!r})" if self.name else "App()"
@@ -277,10 +295,13 @@ class App:
     # --- within ---------------------------------------------------------------------------------------
 
     def _add_function(
-        self, raw: Callable[..., Any], settings: FunctionSettings, partial: Partial
+        self, raw: Callable[..., Any], settings: FunctionSettings, said: Partial
     ) -> Function[..., Any, Any]:
+        from .declaration import Concurrency
+        from .options import checked_function_name
+
         name = settings.name or checked_function_name(raw.__name__)
-        concurrency = partial.concurrency
+        concurrency = said.concurrency
         if concurrency is None and settings.concurrent_inputs is not None:
             concurrency = Concurrency(max_inputs=settings.concurrent_inputs)
         function: Function[..., Any, Any] = Function(
@@ -288,14 +309,14 @@ class App:
             app=self,
             raw=raw,
             settings=settings,
-            endpoint=partial.endpoint,
+            endpoint=said.endpoint,
             concurrency=concurrency,
-            batching=partial.batching,
-            is_generator=settings.is_generator if settings.is_generator is not None else partial.is_generator,
-            origin=origin_of(raw),
+            batching=said.batching,
+            is_generator=settings.is_generator if settings.is_generator is not None else said.is_generator,
+            image=settings.image,
         )
         address = f"function {name}"
-        for hint in (*settings.hints, *partial.hints):
+        for hint in (*settings.hints, *said.hints):
             self._fault("note", address, hint, function.origin)
         if settings.network_file_systems:
             hint = 'Use volumes={path: slipway.Volume.from_name("...", create_if_missing=True)}.'
@@ -319,6 +340,8 @@ class App:
     def _fault(
         self, severity: str, address: str, summary: str, origin: Origin, *, found: str = "", hint: str = ""
     ) -> None:
+        from .declaration import Fault
+
         fault = Fault(severity=severity, address=address, summary=summary, found=found, hint=hint, origin=origin)
         self.faults.append(fault)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 import warnings
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
@@ -73,8 +72,10 @@ class Local(_Way, Generic[P, R]):
         return raw(*args, **kwargs)  # type: ignore[no-any-return]
 
     async def aio(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        from inspect import isawaitable  # here: it takes longer to import than all of this
+
         result: Any = self(*args, **kwargs)
-        return await result if inspect.isawaitable(result) else result
+        return await result if isawaitable(result) else result
 
 
 class _Maps(_Way):

@@ -26,6 +26,15 @@ def enter_worker() -> None:
     _worker_pid = os.getpid()
 
 
+def is_inside() -> bool:
+    """Whether this is a worker, or a process that one forked: what a file declares was planned long ago.
+
+    >>> is_inside()
+    False
+    """
+    return _worker_pid is not None
+
+
 def is_local() -> bool:
     """False in the process that runs a function in a container, True everywhere else.
 

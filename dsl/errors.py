@@ -24,7 +24,10 @@ An exception of the user's function comes back as itself, not wrapped (see `slip
 
 from __future__ import annotations
 
-from .declaration import Fault
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .declaration import Fault
 
 
 class Error(Exception):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable
 from functools import cached_property, update_wrapper
@@ -10,19 +9,23 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 
 from . import context, registry
 from .calls import ForEach, Local, Map, Remote, StarMap
-from .declaration import Batching, Concurrency, EndpointDecl, Origin
 from .errors import ExecutionError, InvalidError
 from .later import Later
-from .origin import here, invalid, text_argument
+from .origin import here, invalid, origin_of, text_argument
 from .session import FunctionRef, Session, current_session, the_runner, worker_app
 
 if TYPE_CHECKING:
     from .app import App
+    from .declaration import Batching, Concurrency, EndpointDecl, Origin
+    from .image import Image
     from .options import FunctionSettings
 
 P = ParamSpec("P")
 R = TypeVar("R")
 L = TypeVar("L")
+
+
+_VARARGS = 0x04  # as in `inspect`, which takes longer to import than all of this
 
 
 class Function(Generic[P, R, L]):
@@ -68,20 +71,18 @@ class Function(Generic[P, R, L]):
         concurrency: Concurrency | None = None,
         batching: Batching | None = None,
         is_generator: bool | None = None,
-        origin: Origin | None = None,
+        image: Image | None = None,
     ) -> None:
         self.name = name
         self.app = app
         self.app_name = app_name
         self.settings = settings
+        self.image = image
         self.endpoint = endpoint
         self.concurrency = concurrency
         self.batching = batching
-        self.origin = origin or here()
         self._raw = raw
-        self.is_async = inspect.iscoroutinefunction(raw) or inspect.isasyncgenfunction(raw)
-        found = inspect.isgeneratorfunction(raw) or inspect.isasyncgenfunction(raw)
-        self.is_generator = found if is_generator is None else is_generator
+        self._is_generator = is_generator
         self._ref = FunctionRef(app="", name=name)
         if raw is not None:
             update_wrapper(self, raw, updated=())  # name, module, doc and signature are the function's
@@ -143,11 +144,29 @@ class Function(Generic[P, R, L]):
 
     # --- for whoever acts -----------------------------------------------------------------------------
 
+    @cached_property
+    def is_async(self) -> bool:
+        import inspect
+
+        return inspect.iscoroutinefunction(self._raw) or inspect.isasyncgenfunction(self._raw)
+
+    @cached_property
+    def is_generator(self) -> bool:
+        import inspect
+
+        found = inspect.isgeneratorfunction(self._raw) or inspect.isasyncgenfunction(self._raw)
+        return found if self._is_generator is None else self._is_generator
+
+    @cached_property
+    def origin(self) -> Origin:
+        """Where the function is written."""
+        return origin_of(self.here("origin"))
+
     @property
     def raw(self) -> Callable[P, Any]:
         """The Python function. In a worker, raises what an `with image.imports():` of its image could not import."""
         raw = self.here("raw")
-        image = self.settings.image if self.settings else None
+        image = self.image
         if image is None and self.app is not None:
             image = self.app.image
         if image is not None and image.failures and not context.is_local():
@@ -209,10 +228,12 @@ class Function(Generic[P, R, L]):
         if raw is None:
             return
         code = raw.__code__
-        if not kwargs and not code.co_kwonlyargcount and not code.co_flags & inspect.CO_VARARGS:
+        if not kwargs and not code.co_kwonlyargcount and not code.co_flags & _VARARGS:
             least = code.co_argcount - len(raw.__defaults__ or ())
             if least <= len(args) <= code.co_argcount:
                 return
+        import inspect
+
         signature = inspect.signature(raw, follow_wrapped=False)
         try:
             signature.bind(*args, **kwargs)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
-from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .declaration import Origin
 from .errors import InvalidError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from .declaration import Origin
 
 
 def user_frame() -> FrameType | None:
@@ -24,14 +28,30 @@ def user_frame() -> FrameType | None:
 
 def here() -> Origin:
     """The place in the user's file that is speaking now."""
+    from .declaration import Origin  # here, because a worker that says nothing of a place does without
+
     frame = user_frame()
     return Origin(file=frame.f_code.co_filename, line=frame.f_lineno) if frame is not None else Origin()
 
 
 def origin_of(function: Callable[..., Any]) -> Origin:
     """Where a function is written: the line of its first decorator, or of its `def`."""
+    from .declaration import Origin
+
     code = getattr(function, "__code__", None)
     return Origin(file=code.co_filename, line=code.co_firstlineno) if code is not None else here()
+
+
+NAME = r"[A-Za-z0-9_.-]{1,64}"
+
+
+def checked_name(name: object, what: str) -> str:
+    """A name of a stored object: letters, digits, `-`, `_` and `.`, at most 64, and not a way out of a folder."""
+    if not isinstance(name, str):
+        raise invalid(f"the name of {what} must be a string, not {type(name).__name__}")
+    if not re.fullmatch(NAME, name) or not name.strip("."):
+        raise invalid(f"{name!r} can't be the name of {what}", hint="Use letters, digits, -, _ and ., at most 64.")
+    return name
 
 
 def text_argument(value: object, what: str) -> str:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
-
-from attrs import frozen
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .errors import ExecutionError
 
@@ -15,8 +13,7 @@ if TYPE_CHECKING:
     from .app import App
 
 
-@frozen(kw_only=True)
-class FunctionRef:
+class FunctionRef(NamedTuple):
     """A function that can be called: of which app (a name, or the id of an ephemeral one), by its name in it."""
 
     app: str
@@ -57,8 +54,7 @@ class Session(Protocol):
 current_session: ContextVar[Session | None] = ContextVar("slipway_session", default=None)
 
 
-@frozen(kw_only=True)
-class Running:
+class Running(NamedTuple):
     """An app that runs now: the id (or name) under which the engine knows it, and the way to it."""
 
     app_id: str

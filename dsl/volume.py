@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -10,25 +9,12 @@ from typing import Any
 from attrs import evolve, frozen
 
 from .declaration import VolumeDecl
-from .dual import Dual
-from .later import Later
-from .origin import here, invalid
-
-NAME = r"[A-Za-z0-9_.-]{1,64}"
-_HINT = "Mounted at a path, a volume is a plain folder: open its files in a function."
-
-
-def checked_name(name: object, what: str) -> str:
-    """A name of a stored object: letters, digits, `-`, `_` and `.`, at most 64, and not a way out of a folder."""
-    if not isinstance(name, str):
-        raise invalid(f"the name of {what} must be a string, not {type(name).__name__}")
-    if not re.fullmatch(NAME, name) or not name.strip("."):
-        raise invalid(f"{name!r} can't be the name of {what}", hint="Use letters, digits, -, _ and ., at most 64.")
-    return name
+from .inside import Folder
+from .origin import checked_name, here, invalid
 
 
 @frozen(eq=False)
-class Volume:
+class Volume(Folder):
     """A named folder of this home. Mount it with `volumes={"/data": Volume.from_name("data")}`.
 
     >>> Volume.from_name("models", create_if_missing=True).with_mount_options(read_only=True)
@@ -36,15 +22,6 @@ class Volume:
     """
 
     decl: VolumeDecl
-
-    listdir = Later("Volume.listdir", _HINT)
-    iterdir = Later("Volume.iterdir", _HINT)
-    read_file = Later("Volume.read_file", _HINT)
-    remove_file = Later("Volume.remove_file", _HINT)
-    copy_files = Later("Volume.copy_files", _HINT)
-    batch_upload = Later("Volume.batch_upload", _HINT)
-    ephemeral = Later("Volume.ephemeral", _HINT)
-    rename = Later("Volume.rename", _HINT)
 
     @classmethod
     def from_name(
@@ -87,22 +64,8 @@ class Volume:
     def name(self) -> str:
         return self.decl.name
 
-    @property
-    def commit(self) -> Dual[[], None]:
-        """Make what was written visible to others. A volume is one shared folder here, so it already is."""
-        return Dual(_nothing)
-
-    @property
-    def reload(self) -> Dual[[], None]:
-        """See what others wrote. A volume is one shared folder here, so that is seen at once."""
-        return Dual(_nothing)
-
     def __repr__(self) -> str:
         return f"Volume.from_name({self.name!r})"
-
-
-def _nothing() -> None:
-    """Done already."""
 
 
 def checked_volumes(volumes: Any) -> tuple[tuple[str, Volume], ...]:

@@ -1,0 +1,162 @@
+"""What an app file says of images, volumes and secrets, as its workers see it.
+
+A worker imports the file for the sake of one function. What the file declares besides was checked when the app was
+planned, and is not looked at again: making the classes that hold it would take longer than all else in a worker's
+start. So in a worker `slipway.Image` and the like are the classes here. What they do there the real ones do likewise.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from . import context
+from .dual import Dual
+from .later import Later
+
+if TYPE_CHECKING:
+    from .app import App
+    from .function import Function
+
+
+class Imports:
+    """What every image does, wherever it is."""
+
+    __slots__ = ()
+
+    failures: list[Exception]  # of its `with imports():` blocks, in this process
+
+    @contextmanager
+    def imports(self) -> Iterator[None]:
+        """Around imports of packages that only the image has: here they may fail, in its containers they may not.
+
+        >>> from slipway.dsl.image import Image
+        >>> image = Image.debian_slim().pip_install("torch")
+        >>> with image.imports():
+        ...     import a_package_that_only_the_image_has
+        """
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - whatever an import may raise
+            self.failures.append(error)
+            if context.is_local() and not isinstance(error, ImportError):
+                warnings.warn(f"an import for an image failed here: {type(error).__name__}: {error}", stacklevel=3)
+
+
+_HINT = "Mounted at a path, a volume is a plain folder: open its files in a function."
+
+
+class Folder:
+    """What every volume does, wherever it is."""
+
+    __slots__ = ()
+
+    listdir = Later("Volume.listdir", _HINT)
+    iterdir = Later("Volume.iterdir", _HINT)
+    read_file = Later("Volume.read_file", _HINT)
+    remove_file = Later("Volume.remove_file", _HINT)
+    copy_files = Later("Volume.copy_files", _HINT)
+    batch_upload = Later("Volume.batch_upload", _HINT)
+    ephemeral = Later("Volume.ephemeral", _HINT)
+    rename = Later("Volume.rename", _HINT)
+
+    @property
+    def commit(self) -> Dual[[], None]:
+        """Make what was written visible to others. A volume is one shared folder here, so it already is."""
+        return Dual(_nothing)
+
+    @property
+    def reload(self) -> Dual[[], None]:
+        """See what others wrote. A volume is one shared folder here, so that is seen at once."""
+        return Dual(_nothing)
+
+
+def _nothing() -> None:
+    """Done already."""
+
+
+class _Told(type):
+    """Every way to make one is taken, and gives one: `Image.debian_slim("3.11")`, `Secret.from_dict({...})`."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"{cls.__name__} has no attribute {name!r}")
+        return cls
+
+
+class Told(metaclass=_Told):
+    """Said in the file, and of no more use in a worker. Every way to say more gives another."""
+
+    def __init__(self, *args: object, **options: object) -> None: ...
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(type(self), name)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class Image(Imports, Told):
+    """An image in one of its containers.
+
+    >>> image = Image.debian_slim("3.11").pip_install("numpy").env({"A": "1"})
+    >>> with image.imports():
+    ...     import a_package_that_is_missing
+    >>> image.failures
+    [ModuleNotFoundError("No module named 'a_package_that_is_missing'")]
+    """
+
+    def __init__(self, *args: object, **options: object) -> None:
+        self.failures = []
+
+
+class Volume(Folder, Told):
+    """A volume where it is mounted.
+
+    >>> volume = Volume.from_name("models", create_if_missing=True).read_only()
+    >>> volume.name, volume.commit()
+    ('models', None)
+    """
+
+    def __init__(self, name: str = "", **options: object) -> None:
+        self.name = name
+
+    def with_mount_options(self, **options: object) -> Volume:
+        return self
+
+    def read_only(self) -> Volume:
+        return self
+
+
+class Secret(Told): ...
+
+
+class Cron(Told): ...
+
+
+class Period(Told): ...
+
+
+class Retries(Told): ...
+
+
+def decorator(app: App, options: Any) -> Any:
+    """What `@app.function(...)` is in a worker: it makes a handle with what is needed there."""
+    from .function import Function
+
+    def decorate(target: Any) -> Function[..., Any, Any]:
+        raw = getattr(target, "target", target)  # of a decorator below `@app.function`
+        function: Function[..., Any, Any] = Function(
+            name=options.get("name") or raw.__name__,
+            app=app,
+            raw=raw,
+            image=options.get("image"),
+            endpoint=getattr(target, "endpoint", None),
+            is_generator=options.get("is_generator"),
+        )
+        app.functions[function.name] = function
+        return function
+
+    return decorate
