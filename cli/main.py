@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "graph": ("graph", "Draw an app's plan graph."),
     "app": ("app", "See the deployed apps and their logs."),
     "destroy": ("destroy", "Take an app out of force."),
+    "gc": ("gc", "Free what no deployment needs."),
     "status": ("engine", "Show the engine of this home."),
     "up": ("engine", "Run the engine in the foreground."),
     "down": ("engine", "End the engine."),
