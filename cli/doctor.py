@@ -53,19 +53,27 @@ def doctor(as_json: bool) -> int:
 
 def _lines(check: Check) -> list[Line]:
     word, style = SIGNS[check.verdict.value]
-    lines: list[Line] = [((word.ljust(8), style), f"{check.name:<12} ", check.found)]
+    lines: list[Line] = [((word.ljust(8), style), f"{check.name:<14} ", check.found)]
     hint = check.hint if style != "good" else ""
-    return lines + [(f"{' ' * 21}{line}",) for line in hint.splitlines()]
+    return lines + [(f"{' ' * 23}{line}",) for line in hint.splitlines()]
 
 
 def _checks() -> Iterator[Check]:
-    """Of the machine, then of this home's engine."""
+    """Of the machine, then of this home's settings and engine."""
+    from slipway.dsl.errors import DeclarationError
     from slipway.engine_client import home_path
+    from slipway.executor.config_file import ConfigFile
     from slipway.executor.home import Home, holder
     from slipway.executor.runtime.probe import Check, Verdict, probe
 
     home = Home(home_path())
-    yield from probe(home.path)
+    settings = ConfigFile(home.config)
+    yield from probe(home.path, settings.current().docker)
+    try:
+        settings.read()
+    except DeclarationError as error:
+        wrong = f"{len(error.faults)} fault{'s' if len(error.faults) > 1 else ''} in {home.config}"
+        yield Check(name="settings", verdict=Verdict.FAIL, found=wrong, hint="See them: slipway config")
     pid = holder(home.lock)
     found = f"runs for {home.path}, pid {pid}" if pid is not None else f"doesn't run for {home.path}; a plan starts it"
     yield Check(name="engine", verdict=Verdict.OK, found=found)

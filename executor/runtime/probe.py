@@ -9,25 +9,26 @@ import os
 import platform
 import re
 import shutil
-import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 
 from attrs import frozen
 
 from slipway.dsl.errors import Error
+from slipway.executor.config import DockerSettings
 from slipway.executor.ports import ContainerSpec
 
-from . import cgroups, gpus
+from . import cgroups, docker, docker_host, gpus
 from .native import NativeRuntime
 from .pythons import Pythons
 
 OLDEST_KERNEL = (5, 12)  # overlays without root, and mounts made read-only as a whole
 LITTLE_SPACE = 2 << 30
-DOCKER_SECONDS = 3.0
+DOCKER_SECONDS = 5.0
+SLOW_STORAGE = ("vfs", "devicemapper", "aufs")
 UV_SECONDS = 10.0
 
 
@@ -47,7 +48,7 @@ class Check:
     hint: str = ""
 
 
-def probe(home: Path) -> Iterator[Check]:
+def probe(home: Path, settings: DockerSettings) -> Iterator[Check]:
     """Look at everything, in the order in which a user needs it; each check is made when it is asked for."""
     there = next(folder for folder in (home, *home.parents) if folder.exists())  # a home is not made by looking
     yield check_kernel(platform.release())
@@ -56,8 +57,9 @@ def probe(home: Path) -> Iterator[Check]:
     yield check_pythons()
     yield check_uv()
     yield check_disk(there)
-    yield check_docker()
-    yield check_gpus(gpus.find())
+    found = gpus.find()
+    yield from check_docker(there, settings, gpus_here=bool(found.gpus))
+    yield check_gpus(found)
 
 
 def check_kernel(release: str) -> Check:
@@ -177,49 +179,58 @@ def check_disk(there: Path) -> Check:
     return Check(name="disk", verdict=Verdict.WARN, found=found, hint="Image layers need room: free some.")
 
 
-def check_docker(environment: Mapping[str, str] | None = None) -> Check:
-    """A plain ping of the engine's socket. (Docker is needed for `--runtime docker` only.)"""
-    sockets = tuple(_docker_sockets(os.environ if environment is None else environment))
-    tried = []
-    for path in sockets:
-        answer = _ping(path)
-        if answer == "":
-            return Check(name="docker", verdict=Verdict.OK, found=f"answers on {path}")
-        tried.append(f"{path}: {answer}")
-    return Check(
-        name="docker",
-        verdict=Verdict.WARN,
-        found="; ".join(tried) or "DOCKER_HOST names no unix socket",
-        hint="Needed for `--runtime docker` only: start Docker, join its group, or set DOCKER_HOST=unix:///path.",
-    )
-
-
-def _docker_sockets(environment: Mapping[str, str]) -> Iterator[str]:
-    host = environment.get("DOCKER_HOST", "")
-    if host:
-        if host.startswith("unix://"):
-            yield host.removeprefix("unix://")
-        return
-    yield "/var/run/docker.sock"
-    runtime = environment.get("XDG_RUNTIME_DIR", "")
-    if runtime:
-        yield f"{runtime}/docker.sock"
-        yield f"{runtime}/podman/podman.sock"
-
-
-def _ping(path: str) -> str:
-    """ "" where an engine answers, else why not."""
+def check_docker(there: Path, settings: DockerSettings, *, gpus_here: bool) -> Iterator[Check]:
+    """What the engine says of itself. (Docker is needed for `--runtime docker` only.)"""
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(DOCKER_SECONDS)
-            connection.connect(path)
-            connection.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
-            status = connection.recv(4096).split(b"\r\n")[0]
-    except TimeoutError:
-        return f"no answer within {DOCKER_SECONDS:g} s"
-    except OSError as error:
-        return (error.strerror or str(error)).lower()
-    return "" if b" 200 " in status else f"answered {status.decode(errors='replace')!r}"
+        facts = asyncio.run(_ask_docker(there, settings))
+    except (Error, OSError, TimeoutError) as error:
+        late = f"no answer within {DOCKER_SECONDS:g} s" if isinstance(error, TimeoutError) else ""
+        found = late or (error.message if isinstance(error, Error) else str(error))
+        more = error.hint if isinstance(error, Error) else "See whether it is well: `docker info`."
+        hint = f"Needed for `--runtime docker` only. {more}".strip()
+        yield Check(name="docker", verdict=Verdict.WARN, found=found.removeprefix("docker: "), hint=hint)
+        return
+    yield from docker_checks(facts, gpus_here=gpus_here)
+
+
+async def _ask_docker(there: Path, settings: DockerSettings) -> docker.Facts:
+    connection = docker.Connection(lambda: settings, there)
+    try:
+        async with asyncio.timeout(DOCKER_SECONDS):
+            return await connection.facts()
+    finally:
+        connection.close()
+
+
+def docker_checks(facts: docker.Facts, *, gpus_here: bool) -> Iterator[Check]:
+    """What is worth saying of an engine that answers."""
+
+    def check(part: str, found: str, advice: str = "") -> Check:
+        name = f"docker {part}".strip()
+        return Check(name=name, verdict=Verdict.WARN if advice else Verdict.OK, found=found, hint=advice)
+
+    here = f"{facts.name} {facts.version} at {facts.address}"
+    if not facts.here:
+        yield check("", f"{here}, which does not see this machine's files", docker_host.ELSEWHERE)
+        return
+    yield check("", here)
+    copies = facts.storage in SLOW_STORAGE
+    slow = "It copies whole file systems: have the engine use overlay2." if copies else ""
+    yield check(
+        "storage", f"{facts.storage} {f'on {facts.storage_below}' if facts.storage_below else ''}".strip(), slow
+    )
+    limits = (("memory", facts.memory_limits), ("cpu", facts.cpu_limits))
+    lacks = ", ".join(name for name, there in limits if not there)
+    mend = "The engine can't write to its control groups: without root they must be delegated to it." if lacks else ""
+    yield check("limits", f"not enforced: {lacks}" if lacks else "memory, cpu", mend)
+    bridged = "bridge" in facts.networks
+    bare = "" if bridged else "Functions that may use a network get the host's; or say `network` under [docker]."
+    yield check("network", "bridge" if bridged else f"no bridge: {', '.join(facts.networks) or 'none'}", bare)
+    if "nvidia" in facts.oci_runtimes:
+        yield check("gpus", "the engine has the nvidia runtime")
+    elif gpus_here:
+        toolkit = "Install the NVIDIA Container Toolkit: nvidia-ctk runtime configure --runtime=docker"
+        yield check("gpus", "the engine lists no nvidia runtime", toolkit)
 
 
 def check_gpus(found: gpus.Found) -> Check:
