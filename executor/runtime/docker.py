@@ -67,6 +67,9 @@ class Facts:
     networks: tuple[str, ...]
     oci_runtimes: tuple[str, ...]
     storage: str  # its storage driver
+    storage_below: str  # the file system that this stands on
+    cpus: int
+    memory_mib: int
     memory_limits: bool
     cpu_limits: bool
     podman: bool
@@ -268,6 +271,9 @@ def _ask(client: Any, address: str, home: Path | None) -> Facts:
         networks=tuple(sorted(str(network["Name"]) for network in client.networks())),
         oci_runtimes=tuple(sorted(info.get("Runtimes") or {})),
         storage=str(info.get("Driver", "")),
+        storage_below=str(dict(info.get("DriverStatus") or ()).get("Backing Filesystem", "")),
+        cpus=int(info.get("NCPU") or 1),
+        memory_mib=int(info.get("MemTotal") or 0) >> 20,
         memory_limits=bool(info.get("MemoryLimit")),
         cpu_limits=bool(info.get("CpuCfsQuota")),
         podman=podman,

@@ -1,0 +1,42 @@
+"""The runtime contract on Docker Engine, and what the port promises beyond it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from contracts.runtime_contract import RuntimeContract
+from docker_engine import DockerTestEngine
+
+from slipway.executor.config import Config, DockerSettings
+from slipway.executor.ports import Runtime
+from slipway.executor.runtime.docker import LABEL_HOME, home_id
+from slipway.executor.runtime.docker_runtime import DockerRuntime
+
+
+def config(engine: DockerTestEngine) -> Config:
+    return Config(docker=DockerSettings(host=engine.url, bases=(("debian_slim", engine.base_image),)))
+
+
+@pytest.fixture
+def home(docker_engine: DockerTestEngine, tmp_path: Path) -> Iterator[Path]:
+    """A home of which nothing stays in the engine."""
+    home = tmp_path / "home"
+    home.mkdir()
+    yield home
+    ours = {"label": [f"{LABEL_HOME}={home_id(home)}"]}
+    with docker_engine.client() as client:
+        left = client.containers.list(all=True, filters=ours)
+        for container in left:
+            container.remove(force=True, v=True)
+        for image in client.images.list(filters=ours):
+            client.images.remove(image.id, force=True)
+    assert not left
+
+
+@pytest.mark.slow
+class TestDocker(RuntimeContract):
+    @pytest.fixture
+    def runtime(self, docker_engine: DockerTestEngine, home: Path) -> Runtime:
+        return DockerRuntime(home, lambda: config(docker_engine))
