@@ -120,16 +120,20 @@ class Connection:
 
     # --- requests
 
+    def begin(self, waiter: Waiter, method: str, params: dict[str, Any]) -> int:
+        """Ask for something; the answers go to the waiter, until its id is forgotten."""
+        return self._begin(waiter, Kind.REQUEST, 0, json.dumps(params | {"method": method}).encode())
+
     def request(self, method: str, params: dict[str, Any], on_event: OnEvent | None = None) -> dict[str, Any]:
         """Ask for something and wait for the reply. Raises the error that the engine names.
 
         `on_event` is called on this thread with each thing that the engine says meanwhile.
         """
         waiter = Waiter()
-        ident = self._begin(waiter, Kind.REQUEST, 0, json.dumps(params | {"method": method}).encode())
+        ident = self.begin(waiter, method, params)
         try:
             while True:
-                reply = _take_reply(self._next(waiter)[0], on_event)
+                reply = take_reply(self._next(waiter)[0], on_event)
                 if reply is not None:
                     return reply
         except BaseException:
@@ -141,10 +145,10 @@ class Connection:
     async def request_aio(self, method: str, params: dict[str, Any], on_event: OnEvent | None = None) -> dict[str, Any]:
         """As `request`, without blocking the loop."""
         mailbox = Mailbox(self)
-        ident = self._begin(mailbox.waiter, Kind.REQUEST, 0, json.dumps(params | {"method": method}).encode())
+        ident = self.begin(mailbox.waiter, method, params)
         try:
             while True:
-                reply = _take_reply((await mailbox.next())[0], on_event)
+                reply = take_reply((await mailbox.next())[0], on_event)
                 if reply is not None:
                     return reply
         except BaseException:
@@ -283,6 +287,18 @@ class Connection:
                 self._reading.release()
                 self._wake_heir()
         return bool(waiter.frames)
+
+    def take(self, waiter: Waiter) -> tuple[Frame, int] | None:
+        """The waiter's next frame where there is one already. Raises `CallLost` with the connection."""
+        if self.poll(waiter):
+            return waiter.frames.popleft()
+        if self.closed:
+            raise self._loss()
+        return None
+
+    def fileno(self) -> int:
+        """What to wait for besides other things: when it can be read, there may be something to take."""
+        return self._link.sock.fileno()
 
     def wait_for(self, waiter: Waiter) -> tuple[Frame, int]:
         """The next frame of a waiter that has calls under way. Raises `CallLost` with the connection."""
@@ -432,7 +448,7 @@ def _greet(link: Stream, code: str, path: Path) -> dict[str, Any]:
     return peer
 
 
-def _take_reply(frame: Frame, on_event: OnEvent | None) -> dict[str, Any] | None:
+def take_reply(frame: Frame, on_event: OnEvent | None) -> dict[str, Any] | None:
     """The reply, or None after an event. Raises the engine's fault."""
     value: dict[str, Any] = json.loads(bytes(frame.payload))
     if frame.kind == Kind.EVENT:
@@ -463,4 +479,4 @@ def error_of(fault: dict[str, Any]) -> errors.Error:
     return error
 
 
-__all__ = ["Connection", "Mailbox", "OnEvent", "Outcome", "Waiter", "error_of"]
+__all__ = ["Connection", "Mailbox", "OnEvent", "Outcome", "Waiter", "error_of", "take_reply"]
