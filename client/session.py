@@ -278,6 +278,6 @@ def unpack_result(function: FunctionRef, frame: Frame, fd: int) -> Any:
     raise ExecutionError(f"the engine gave an outcome that this program does not know: {outcome}")
 
 
-def connect_worker(path: Path) -> EngineSession:
+def connect_worker(path: str) -> EngineSession:
     """The session of code in a worker that calls other functions, by a connection of its own."""
-    return EngineSession(Connection.connect(path))
+    return EngineSession(Connection.connect(Path(path)))

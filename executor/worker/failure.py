@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import pickle
 import struct
-import traceback
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slipway.dsl.errors import ExecutionError, SerializationError
 
 from . import payload
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 _LENGTH = struct.Struct("<I")
 MAX_TEXT = 2 * 1024 * 1024
@@ -61,6 +62,8 @@ def user_part(trace: TracebackType | None) -> TracebackType | None:
 
 def pack(error: BaseException, *, keep_own_frames: bool = False) -> bytes:
     """What a worker sends of an exception. Never raises an `Exception`."""
+    import traceback  # takes a millisecond that a worker whose calls succeed need not spend
+
     trace = error.__traceback__ if keep_own_frames else user_part(error.__traceback__)
     try:
         text = "".join(traceback.format_exception(type(error), error, trace))

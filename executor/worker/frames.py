@@ -71,6 +71,11 @@ class FrameError(Exception):
     """The peer sent something that is no frame; the connection is of no more use."""
 
 
+def mark(token: str, call: int | None) -> bytes:
+    """What a worker writes into its output before that of a call, or (None) after it: see `logs`."""
+    return f"\x1e{token}:{'' if call is None else call}\n".encode()
+
+
 _FD = int(Flag.FD)
 _LAST_KIND = int(max(Kind))
 _LAST_OUTCOME = int(max(Outcome))

@@ -30,14 +30,10 @@ class Line(NamedTuple):
     text: str
 
 
-def mark(token: str, call: int | None) -> bytes:
-    """What a worker writes before the output of a call, or (None) after it."""
-    return f"\x1e{token}:{'' if call is None else call}\n".encode()
-
-
 class Splitter:
     r"""Bytes of both streams in, finished lines out, with secret values masked and endless lines cut.
 
+    >>> from .frames import mark
     >>> splitter = Splitter("t0ken", secrets=("hunter2",))
     >>> splitter.feed(1, b"starting\n" + mark("t0ken", 7) + b"password hunter2\nhal")
     [Line(stream=1, call=None, text='starting'), Line(stream=1, call=7, text='password ***')]

@@ -7,7 +7,7 @@ import os
 import sys
 from contextvars import ContextVar
 
-from .logs import mark
+from .frames import mark
 
 # The call that the running code works for: an asynchronous worker may have several under way.
 running: ContextVar[int | None] = ContextVar("slipway_running", default=None)

@@ -11,7 +11,6 @@ import io
 import mmap
 import os
 import pickle
-import re
 import struct
 import sys
 from collections.abc import Callable
@@ -199,6 +198,8 @@ _unpickle = _unpickle_plain
 
 def look_into_main() -> None:
     """From now on find the classes of the main file in `__main__` (a user's program does this, a worker does not)."""
+    import re
+
     global _unpickle
     name = main_module_name()
     if not name or name == "__main__":

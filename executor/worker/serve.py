@@ -7,40 +7,42 @@ of one loop. Orders about inputs (give up, give back) come over a second connect
 
 from __future__ import annotations
 
-import base64
 import errno
 import fcntl
-import importlib
-import inspect
 import json
 import os
-import pickle
 import resource
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from pathlib import Path
-from types import FrameType
-from typing import Any, cast
+from importlib import import_module
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import TYPE_CHECKING, Any, cast
 
 from slipway.dsl import context
 from slipway.dsl.errors import DeserializationError, ExecutionError, InputCancellation, InvalidError
 from slipway.dsl.function import raw_of
-from slipway.dsl.session import Running, Session, set_worker
+from slipway.dsl.session import Running, set_worker
 
 from . import failure, output, payload, stream
 from .frames import PROTOCOL, Flag, Frame, Kind, Outcome, pack
 from .stream import NO_FD, Stream, StreamClosed
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from slipway.dsl.session import Session
+
 TOKEN_VARIABLE = "SLIPWAY_WORKER_TOKEN"  # noqa: S105 - the name of a variable
 _FD = int(Flag.FD)
 _OUTPUT = int(Flag.OUTPUT)
+_GENERATORS = (GeneratorType, AsyncGeneratorType)
 
 
 def main(folder: str) -> None:
     """Connect to the engine, get ready, serve until the engine closes the connection."""
-    socket_path = Path(folder) / "engine.sock"
+    socket_path = f"{folder}/engine.sock"
     token = os.environ.pop(TOKEN_VARIABLE, "")
     link = _connect(socket_path, "worker", token)
     try:
@@ -50,7 +52,7 @@ def main(folder: str) -> None:
     printed = output.Output(start["log_token"])
     context.enter_worker()
     if start.get("session"):
-        set_worker(Running(app_id=start["app"], session=cast(Session, _LazySession(start["session"], socket_path))))
+        set_worker(Running(app_id=start["app"], session=cast("Session", _LazySession(start["session"], socket_path))))
     try:
         function = load_function(start["function"])
     except BaseException as error:  # noqa: BLE001 - importing runs the user's own code, which may raise anything
@@ -77,7 +79,7 @@ def main(folder: str) -> None:
         printed.end_call()
 
 
-def _connect(path: Path, role: str, token: str) -> Stream:
+def _connect(path: str, role: str, token: str) -> Stream:
     sock = stream.connect(path)
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     high = 900 if limit == resource.RLIM_INFINITY else max(3, min(limit - 16, 900))  # out of the way of user code
@@ -107,9 +109,11 @@ def _await_start(link: Stream) -> dict[str, Any]:
 def load_function(spec: dict[str, Any]) -> Callable[..., Any]:
     """The plain function that a declaration names. Raises what importing it raises, or `ExecutionError`."""
     if spec.get("serialized"):
-        function: Any = pickle.loads(base64.b64decode(spec["serialized"]))  # noqa: S301 - the user's own, from the engine
+        from base64 import b64decode
+
+        function: Any = payload.load(b64decode(spec["serialized"]))
     else:
-        function = importlib.import_module(spec["module"])
+        function = import_module(spec["module"])
         try:
             for name in spec["qualname"].split("."):
                 function = getattr(function, name)
@@ -124,7 +128,7 @@ def load_function(spec: dict[str, Any]) -> Callable[..., Any]:
 class _LazySession:
     """The session of code in a worker: connects when a function is first called from here."""
 
-    def __init__(self, factory: str, path: Path) -> None:
+    def __init__(self, factory: str, path: str) -> None:
         self._factory = factory
         self._path = path
         self._lock = threading.Lock()
@@ -134,7 +138,7 @@ class _LazySession:
         with self._lock:
             if self._made is None:
                 module, _, attribute = self._factory.partition(":")
-                self._made = getattr(importlib.import_module(module), attribute)(self._path)
+                self._made = getattr(import_module(module), attribute)(self._path)
         return getattr(self._made, name)
 
 
@@ -181,13 +185,13 @@ class Server:
             ) from error
 
     def check(self, result: Any) -> Any:
-        if inspect.iscoroutine(result):
+        if isinstance(result, CoroutineType):
             result.close()
             raise InvalidError(
                 f"{self.name} is a plain function that returned a coroutine",
                 hint="Declare it with `async def`, or await the coroutine inside.",
             )
-        if inspect.isgenerator(result) or inspect.isasyncgen(result):
+        if isinstance(result, _GENERATORS):
             raise InvalidError(
                 f"{self.name} returned a generator, which can't leave the worker",
                 hint="Return a list, or declare the function as a generator.",

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import _socket as socket  # without what Python adds, which takes two milliseconds to import and nothing here needs
 import array
 import os
 import select
-import socket
 import threading
 from collections import deque
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .frames import Decoder, Flag, Frame, FrameError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 READ_SIZE = 256 * 1024
 NO_FD = -1
 _ANCILLARY = socket.CMSG_SPACE(32 * 4)
-_CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)  # an int: the flags of `socket` take a microsecond each to combine
-_DONTWAIT = int(socket.MSG_DONTWAIT)
+_CLOEXEC = socket.MSG_CMSG_CLOEXEC
+_DONTWAIT = socket.MSG_DONTWAIT
 _FD = int(Flag.FD)
 
 
@@ -110,16 +112,17 @@ class Stream:
             os.close(self._fds.popleft())
 
 
-def connect(path: Path) -> socket.socket:
+def connect(path: str | os.PathLike[str]) -> socket.socket:
     """Connect to a unix socket at a path of any length. Raises OSError."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         if len(os.fsencode(path)) < 100:
-            sock.connect(str(path))
+            sock.connect(os.fspath(path))
             return sock
-        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        parent, name = os.path.split(path)
+        folder = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            sock.connect(f"/proc/self/fd/{folder}/{path.name}")
+            sock.connect(f"/proc/self/fd/{folder}/{name}")
         finally:
             os.close(folder)
     except BaseException:

@@ -8,7 +8,8 @@ from urllib.parse import quote
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slipway.executor.worker.logs import Line, Splitter, mark
+from slipway.executor.worker.frames import mark
+from slipway.executor.worker.logs import Line, Splitter
 
 TOKEN = "0badc0de"
 
