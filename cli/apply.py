@@ -40,6 +40,10 @@ def apply(what: str | None, as_module: bool, yes: bool, as_json: bool, runtime: 
       slipway apply app.py --yes
       slipway apply release.plan
     """
+    if runtime is not None and not (what is not None and (as_module or is_app(what))):
+        raise InvalidError(
+            "a plan is for one runtime already", hint=f"Plan for it: slipway plan app.py --runtime {runtime}"
+        )
     with connect() as link:
         if what is None:
             request: dict[str, Any] = {"folder": str(Path.cwd())}

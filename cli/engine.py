@@ -91,8 +91,14 @@ def _status_lines(home: str, reply: dict[str, Any]) -> list[str]:
     running_ms = round(time.time() * 1000) - reply["started_ms"] if "started_ms" in reply else None
     since = f", for {duration(running_ms)}" if running_ms is not None else ""
     lines = [f"engine {reply.get('version', '')}, pid {reply['pid']}{since}", f"home {home}"]
+    troubles = {entry["name"]: entry["trouble"] for entry in reply.get("runtimes", ())}
+    lines += [f"runtime {name}: {trouble or 'ready'}" for name, trouble in troubles.items()]
+    if reply.get("settings"):
+        lines.append(f"settings of before, since those of now are wrong: {reply['settings']}")
     for entry in reply.get("apps", ()):
+        where = f" on {entry['runtime']}" if entry.get("runtime") else ""
+        where += ", which is in trouble" if troubles.get(entry.get("runtime", "")) else ""
         counts = [f"{entry.get(what, 0)} {what}" for what in ("workers", "running", "queued")]
-        lines.append(f"app {entry['app']}, {entry.get('state', 'deployed')}: {', '.join(counts)}")
+        lines.append(f"app {entry['app']}, {entry.get('state', 'deployed')}{where}: {', '.join(counts)}")
     lines.append(f"busy: {reply['busy']}" if reply.get("busy") else "idle")
     return lines

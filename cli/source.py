@@ -19,7 +19,7 @@ as_module_option = click.option("-m", "as_module", is_flag=True, help="APP is a 
 runtime_option = click.option(
     "--runtime",
     type=click.Choice(["native", "docker"]),
-    help="What makes the containers; native where nothing is said.",
+    help="What makes the containers; unsaid: as configured, as deployed, or what can serve the app.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")
 yes_option = click.option("-y", "--yes", is_flag=True, help="Don't ask.")

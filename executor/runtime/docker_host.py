@@ -223,7 +223,7 @@ def _usual(environ: Mapping[str, str]) -> Address:
     for path, origin in places:
         if _is_socket(path):
             return Address(url=f"unix://{path}", origin=origin)
-    return Address(url=DEFAULT, origin="default; nor is there a socket of an engine without root, or of Podman")
+    return Address(url=DEFAULT, origin="default: none of the usual sockets is there")
 
 
 def _is_socket(path: str) -> bool:
