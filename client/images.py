@@ -19,6 +19,7 @@ from slipway.dsl.declaration import (
     MicromambaInstall,
     PipInstall,
     RunFunction,
+    SecretDecl,
     SourceDecl,
     Step,
     UvSync,
@@ -26,8 +27,8 @@ from slipway.dsl.declaration import (
 from slipway.dsl.errors import Error, InvalidError
 from slipway.dsl.image import Image
 from slipway.dsl.items import Item, step_name
-from slipway.dsl.patterns import FilePatternMatcher
 
+from .context import Lines, find_context, read_dockerfile
 from .identity import NoText, canonical_text, plain_globals, source_text
 from .notes import fault_of
 from .sources import absolute, code_of, module_name, module_of, python_sources, resolved
@@ -65,10 +66,10 @@ class Images:
         for number, item in enumerate(image.items, start=1):
             self._ignored(name, step_name(item.step), item.ignored, image)
             try:
-                steps.append(self._step(item, name))
+                steps.append(self._step(item, name, number))
             except Error as error:
                 self.faults.append(fault_of(error, f"image {name}, step {number}", item.step.origin))
-        return ImageDecl(name=name, base=self._base(image), steps=tuple(steps), origin=image.base.origin)
+        return ImageDecl(name=name, base=self._base(image, name), steps=tuple(steps), origin=image.base.origin)
 
     def _name(self, image: Image) -> str:
         wanted = self.names.get(id(image)) or (f"image-{len(self.decls) + 1}" if self.decls else "default")
@@ -79,23 +80,47 @@ class Images:
             name = f"{wanted}-{number}"
         return name
 
-    def _base(self, image: Image) -> Base:
+    def _base(self, image: Image, name: str) -> Base:
         base, secrets = image.base, self.slots.all(image.secrets)
         if isinstance(base, FromRegistry):
-            return evolve(base, secret=secrets[0] if secrets else None)
+            registry = image.registry_secret
+            return evolve(base, secret=None if registry is None else self.slots.decl(registry))
         if isinstance(base, FromDockerfile):
-            context = None if base.context_dir is None else absolute(base.context_dir)
-            ignore = image.ignore
-            if ignore is not None and not isinstance(ignore, tuple | FilePatternMatcher):
-                raise InvalidError(
-                    f"{base.origin}: Image.from_dockerfile takes patterns in ignore=, not a function",
-                    hint='For example ignore=["**/*.md"].',
-                )
-            patterns = ignore.patterns if isinstance(ignore, FilePatternMatcher) else ignore
-            return evolve(base, path=absolute(base.path), context_dir=context, ignore=patterns, secrets=secrets)
+            try:
+                return self._dockerfile(image, base, secrets, name)
+            except Error as error:
+                self.faults.append(fault_of(error, f"image {name}", base.origin))
+                return base
         return evolve(base, python_version=base.python_version or self.python)
 
-    def _step(self, item: Item, image: str) -> Step:
+    def _dockerfile(self, image: Image, base: FromDockerfile, secrets: tuple[SecretDecl, ...], name: str) -> Base:
+        path = absolute(base.path)
+        text = read_dockerfile(path, base.origin)
+        folder = Path(absolute(base.context_dir or "."))
+        lines = Lines(text=text, origin=base.origin, address=f"image {name}", file=Path(path))
+        found = find_context(lines, folder, image.ignore)
+        self.faults.extend(found.faults)
+        return evolve(
+            base,
+            path=path,
+            context_dir=str(folder),
+            text=text,
+            context=() if found.source is None else (found.source,),
+            registry_secret=None if image.registry_secret is None else self.slots.decl(image.registry_secret),
+            secrets=secrets,
+        )
+
+    def _lines(self, step: DockerfileCommands, item: Item, image: str) -> DockerfileCommands:
+        """With what it copies: the files that were named one by one, and of the folder what the lines name."""
+        folders = [source for source in step.context if source.is_dir]
+        files = tuple(resolved(source) for source in step.context if not source.is_dir)
+        lines = Lines(text="\n".join(step.commands), origin=step.origin, address=image)
+        folder = Path(absolute(folders[0].local if folders else "."))
+        found = find_context(lines, folder, item.ignore, elsewhere=[source.remote for source in files])
+        self.faults.extend(found.faults)
+        return evolve(step, context=(*(() if found.source is None else (found.source,)), *files))
+
+    def _step(self, item: Item, image: str, position: int) -> Step:
         step = evolve(item.step, options=evolve(item.step.options, secrets=self.slots.all(item.secrets)))
         if isinstance(step, PipInstall):
             project = None if step.pyproject is None else resolved(step.pyproject)
@@ -105,10 +130,11 @@ class Images:
         if isinstance(step, MicromambaInstall) and step.spec_file is not None:
             return evolve(step, spec_file=resolved(step.spec_file))
         if isinstance(step, DockerfileCommands):
-            return evolve(step, context=tuple(resolved(source, item.ignore) for source in step.context))
+            return self._lines(step, item, f"image {image}, step {position}")
         if isinstance(step, AddLocal):
-            found = python_sources(item.modules, item.ignore, step.origin, self.file)
-            return evolve(step, sources=(*(resolved(source, item.ignore) for source in step.sources), *found))
+            ignore = () if item.ignore is None else item.ignore
+            found = python_sources(item.modules, ignore, step.origin, self.file)
+            return evolve(step, sources=(*(resolved(source, ignore) for source in step.sources), *found))
         if isinstance(step, RunFunction):
             return self._run_function(step, item, image)
         return step

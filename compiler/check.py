@@ -15,6 +15,7 @@ from .check_facts import check_facts
 from .check_function import check_function
 from .check_image import check_image
 from .faults import Faults
+from .world import base_secrets
 
 __all__ = ["check", "check_facts"]
 
@@ -107,6 +108,10 @@ def _secrets(decl: AppDecl) -> Iterator[tuple[SecretDecl, str]]:
     """Every secret once, with who uses it first."""
     seen: set[str] = set()
     for image in decl.images:
+        for secret in base_secrets(image.base):
+            if secret.slot not in seen:
+                seen.add(secret.slot)
+                yield secret, f"image {image.name}"
         for position, step in enumerate(image.steps, start=1):
             for secret in step.options.secrets:
                 if secret.slot not in seen:

@@ -9,7 +9,10 @@ from collections.abc import Iterable
 
 from slipway.dsl.declaration import (
     AddLocal,
+    AddPython,
     AppDecl,
+    Base,
+    BuildDockerfile,
     Fault,
     LocalSource,
     Origin,
@@ -20,10 +23,21 @@ from slipway.dsl.declaration import (
     VolumeDecl,
 )
 
-from .facts import Facts, Need, SecretNeed, TextFact, TextNeed, TreeFact, TreeNeed, VolumeFact, VolumeNeed
+from .facts import Facts, Need, PythonNeed, SecretNeed, TextFact, TextNeed, TreeFact, TreeNeed, VolumeFact, VolumeNeed
 from .faults import Faults, place
 from .pyproject import Unusable, dependencies
-from .world import World, all_volumes, base_need, base_secrets, code_sources, deferred, read_sources, step_volumes
+from .world import (
+    World,
+    all_volumes,
+    base_need,
+    base_secrets,
+    base_steps,
+    code_sources,
+    deferred,
+    image_needs,
+    read_sources,
+    step_volumes,
+)
 
 
 def check_facts(decl: AppDecl, facts: Facts) -> tuple[Fault, ...]:
@@ -77,19 +91,24 @@ class _Checking:
             address = f"image {image.name}"
             origin = place(image.base.origin, image.origin)
             if not self.refused(image.base.KIND, image.base.KIND, address, origin):
-                self.met(base_need(image.base, self.decl.python), address, origin)
+                need = base_need(image.base, self.decl.python)
+                if need is not None:
+                    self.met(need, address, origin)
+                for step in base_steps(image.base, self.decl.python):
+                    self.step(step, image.base, address, origin)
             self.secrets(base_secrets(image.base), address)
             for position, step in enumerate(image.steps, start=1):
                 where = f"{address}, step {position}"
-                self.step(step, where, place(step.origin, image.origin))
+                self.step(step, image.base, where, place(step.origin, image.origin))
             for source in deferred(image):
                 self.source(source, address, place(source.origin, image.origin))
 
-    def step(self, step: Step, address: str, origin: Origin) -> None:
+    def step(self, step: Step, base: Base, address: str, origin: Origin) -> None:
         method = step.method if isinstance(step, PipInstall | AddLocal) else step.KIND
+        method = "from_dockerfile" if isinstance(step, BuildDockerfile) else method
         if self.refused(step.KIND, method, address, origin):
             return
-        if step.options.gpu is not None:
+        if step.options.gpu is not None and not isinstance(step, BuildDockerfile):
             self.refused("gpu", f"gpu={step.options.gpu!r} in a build step", address, origin)
         self.secrets(step.options.secrets, address)
         self.volumes((volume for _, volume in step_volumes(step)), address, origin)
@@ -99,6 +118,10 @@ class _Checking:
             self.pyproject(step, step.pyproject, address, origin)
         if isinstance(step, UvSync):
             self.uv_project(step, address, origin)
+        if isinstance(step, AddPython):
+            self.met(PythonNeed(version=step.version), address, origin)
+        for need in image_needs(step, base):
+            self.met(need, address, origin)
 
     def functions(self) -> None:
         for function in self.decl.functions:

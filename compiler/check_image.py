@@ -25,11 +25,13 @@ from slipway.dsl.declaration import (
     PipInstall,
     RunCommands,
     RunFunction,
+    SecretDecl,
     Setting,
     Step,
 )
 
 from .check_function import Say, check_gpu, check_volume, plain_path
+from .dockerfile import problems_of
 from .faults import Faults, place
 from .titles import step_title
 
@@ -71,9 +73,31 @@ def _check_base(image: ImageDecl, faults: Faults) -> None:
         say("this is not a version of Python", found=f"{version!r:.40}", hint=_python_hint(version))
     if isinstance(base, FromRegistry) and not re.fullmatch(r"[A-Za-z0-9][\w.\-/:@+]*", base.tag):
         say("this is not the name of an image", found=f"{base.tag!r:.80}", hint='Write it as "python:3.12-slim".')
+    if isinstance(base, FromRegistry) and base.setup_commands:
+        _check_lines(DockerfileCommands(commands=base.setup_commands), say)
     if isinstance(base, FromDockerfile):
         for name, _ in base.build_args:
             faults.env_key(name, address, origin)
+        for problem in problems_of(base.text, dict(base.build_args), whole=True) if base.text else ():
+            at = Origin(file=base.path, line=problem.line)
+            faults.error(address, problem.summary, found=problem.found, hint=problem.hint, origin=at)
+        _check_build_api("from_dockerfile", base.secrets, base.gpu, say)
+
+
+def _check_lines(step: DockerfileCommands, say: Say) -> None:
+    for problem in problems_of("\n".join(step.commands), dict(step.build_args), whole=False):
+        say(problem.summary, found=problem.found, hint=problem.hint)
+
+
+def _check_build_api(method: str, secrets: tuple[SecretDecl, ...], gpu: str | None, say: Say) -> None:
+    """What Docker's build API can't give to the instructions of a Dockerfile."""
+    if secrets:
+        names = ", ".join(key for secret in secrets for key in secret.keys) or "secrets=[…]"
+        hint = "Leave secrets= and env= out, and do what needs them in run_commands(…, secrets=[…]) on top."
+        say(f"{method} can't have secrets: Docker would keep them in the image's history", found=names, hint=hint)
+    if gpu is not None:
+        hint = "Leave gpu= out, and do what needs one in run_commands(…, gpu=…) on top."
+        say(f"{method} can't have a GPU: Docker builds without", found=f"gpu={gpu!r}", hint=hint)
 
 
 def _python_of(base: Base) -> str | None:
@@ -97,7 +121,10 @@ def check_step(step: Step, address: str, origin: Origin, faults: Faults) -> None
             _check_pip(step, say)
         case AptInstall(packages=packages) | MicromambaInstall(packages=packages):
             _check_packages(packages, step.KIND, say)
-        case RunCommands(commands=commands) | DockerfileCommands(commands=commands):
+        case DockerfileCommands():
+            _check_lines(step, say)
+            _check_build_api(step.KIND, step.options.secrets, step.options.gpu, say)
+        case RunCommands(commands=commands):
             for command in commands:
                 if not command.strip() or "\0" in command:
                     say("a command is empty", found=repr(command)[:60], hint="Leave it out.")

@@ -14,11 +14,14 @@ from slipway.dsl.declaration import LocalSource
 
 @frozen(kw_only=True)
 class BaseNeed:
-    """The manifest facts of a base: `kind` and `ref` say which, ("debian_slim", "3.11") or ("from_registry", tag)."""
+    """The manifest facts of a base: `kind` and `ref` say which, ("debian_slim", "3.11") or ("from_registry", tag).
+    `secret` is the slot of the registry's keys; `fresh`: what was known of the name does not count."""
 
     KIND: ClassVar[str] = "base_need"
     kind: str
     ref: str
+    secret: str = ""
+    fresh: bool = False
 
 
 @frozen(kw_only=True)
@@ -53,7 +56,15 @@ class VolumeNeed:
     name: str
 
 
-Need = BaseNeed | TreeNeed | TextNeed | SecretNeed | VolumeNeed
+@frozen(kw_only=True)
+class PythonNeed:
+    """Which build of Python `add_python="3.12"` brings."""
+
+    KIND: ClassVar[str] = "python_need"
+    version: str
+
+
+Need = BaseNeed | TreeNeed | TextNeed | SecretNeed | VolumeNeed | PythonNeed
 
 
 @frozen(kw_only=True)
@@ -65,6 +76,10 @@ class BaseFact:
     identity: tuple[tuple[str, str], ...]
     says: str = field(default="", eq=False)
     paths: tuple[tuple[str, str], ...] = field(default=(), eq=False)
+
+
+# What a Dockerfile's image stands on here: what its FROMs name are inputs of the layer that it gives.
+NOTHING = BaseFact(identity=(("nothing", ""),), says="built from a Dockerfile")
 
 
 @frozen(kw_only=True)
@@ -108,6 +123,14 @@ class VolumeFact:
 
 
 @frozen(kw_only=True)
+class PythonFact:
+    """`resolved` names the build, such as "cpython-3.12.9-linux-x86_64-gnu"; "" where it can't be known here."""
+
+    KIND: ClassVar[str] = "python_fact"
+    resolved: str = ""
+
+
+@frozen(kw_only=True)
 class Missing:
     """The need could not be met: why, and the way out. A fault of the plan."""
 
@@ -116,7 +139,7 @@ class Missing:
     hint: str = ""
 
 
-Fact = BaseFact | TreeFact | TextFact | SecretFact | VolumeFact | Missing
+Fact = BaseFact | TreeFact | TextFact | SecretFact | VolumeFact | PythonFact | Missing
 
 
 @frozen(kw_only=True)

@@ -13,12 +13,12 @@ from attrs import Factory, define, evolve
 
 from slipway.dsl.declaration import (
     AddLocal,
+    AddPython,
     AppDecl,
     Base,
+    BuildDockerfile,
     DockerfileCommands,
     Fault,
-    FromDockerfile,
-    FromRegistry,
     FunctionDecl,
     ImageDecl,
     LocalSource,
@@ -35,8 +35,23 @@ from slipway.dsl.declaration import (
 from slipway.dsl.errors import DeclarationError, InternalError
 
 from .check import check, check_facts
+from .dockerfile import pinned
 from .encode import node_digest
-from .facts import BaseFact, Facts, FileEntry, SecretFact, SecretNeed, TextFact, TextNeed, TreeFact, TreeNeed
+from .facts import (
+    NOTHING,
+    BaseFact,
+    BaseNeed,
+    Facts,
+    FileEntry,
+    PythonFact,
+    PythonNeed,
+    SecretFact,
+    SecretNeed,
+    TextFact,
+    TextNeed,
+    TreeFact,
+    TreeNeed,
+)
 from .nodes import (
     BaseSpec,
     BundleSpec,
@@ -56,9 +71,10 @@ from .world import (
     World,
     all_volumes,
     base_need,
-    base_secrets,
     code_sources,
     deferred,
+    image_needs,
+    image_steps,
     read_sources,
     step_volumes,
     tree_keys,
@@ -109,6 +125,7 @@ class _Making:
     mount_keys: list[int] = Factory(list)  # … and a number that equal ones share, quick to hash
     mount_numbers: dict[Hashable, int] = Factory(dict)
     bundles: dict[Hashable, str | None] = Factory(dict)
+    bases: dict[BaseNeed, str] = Factory(dict)  # what Dockerfiles name -> its address
 
     def add(self, address: str, spec: Spec, inputs: tuple[str, ...], origin: Origin) -> str:
         digest = node_digest(spec, [self.digests[address] for address in inputs])
@@ -119,31 +136,44 @@ class _Making:
     # --- images ---------------------------------------------------------------------------------------
 
     def image(self, image: ImageDecl) -> None:
-        tip = self.add(f"image {image.name}/0", self._base(image.base), (), image.base.origin)
+        need = base_need(image.base, self.decl.python)
+        spec = self._base(need) if need is not None else _nothing(image.base)
+        tip = self.add(f"image {image.name}/0", spec, (), image.base.origin)
         forced = image.base.force_build
-        for position, step in enumerate(image.steps, start=1):
+        for position, step in enumerate(image_steps(image, self.decl.python), start=1):
             if isinstance(step, AddLocal) and not step.copy:
                 continue
             forced = forced or step.options.force_build
+            named = tuple(self._named(need, step.origin) for need in image_needs(step, image.base))
             volumes = tuple(dict.fromkeys(self.volume(volume) for _, volume in step_volumes(step)))
-            spec = self._layer(step, forced)
-            tip = self.add(f"image {image.name}/{position}", spec, (tip, *volumes), step.origin)
+            inputs = (tip, *named, *volumes)
+            tip = self.add(f"image {image.name}/{position}", self._layer(step, forced), inputs, step.origin)
         self.tips.append(tip)
         self.mounts.append(deferred(image))
         self.mount_keys.append(self.mount_numbers.setdefault(tree_keys(self.mounts[-1]), len(self.tips)))
 
-    def _base(self, base: Base) -> BaseSpec:
-        need = base_need(base, self.decl.python)
+    def _base(self, need: BaseNeed) -> BaseSpec:
         fact = self.world.get(need, BaseFact)
+        auth = ((need.secret, self._version(need.secret)),) if need.secret else ()
         said = f"{need.kind} {need.ref}".strip()
-        more = (*_base_extras(base), *((f"secret {slot}", str(v)) for slot, v in self._versions(base_secrets(base))))
-        return BaseSpec(identity=(*fact.identity, *more), ref=said, says=fact.says, paths=fact.paths)
+        return BaseSpec(identity=fact.identity, ref=said, says=fact.says, paths=fact.paths, auth=auth)
+
+    def _named(self, need: BaseNeed, origin: Origin) -> str:
+        """The node of an image that lines of a Dockerfile name; its `ref` is that name."""
+        if need not in self.bases:
+            same = sum(known.ref == need.ref for known in self.bases)
+            self.bases[need] = address = f"base {need.ref}" + (f"#{same + 1}" if same else "")
+            self.add(address, evolve(self._base(need), ref=need.ref), (), origin)
+        return self.bases[need]
 
     def _layer(self, step: Step, forced: bool) -> LayerSpec:
         title = step_title(step)
         files = self._files(read_sources(step))
         if isinstance(step, PipInstall):
             step = self._with_packages(step)
+        elif isinstance(step, AddPython):
+            found = self.world.get(PythonNeed(version=step.version), PythonFact)
+            step = evolve(step, resolved=found.resolved)
         return LayerSpec(
             step=_stripped(step),
             files=files,
@@ -176,7 +206,10 @@ class _Making:
         return tuple(found[path] for path in sorted(found))
 
     def _versions(self, secrets: Iterable[SecretDecl]) -> tuple[tuple[str, int], ...]:
-        return tuple((s.slot, self.world.get(SecretNeed(slot=s.slot), SecretFact).version) for s in secrets)
+        return tuple((secret.slot, self._version(secret.slot)) for secret in secrets)
+
+    def _version(self, slot: str) -> int:
+        return self.world.get(SecretNeed(slot=slot), SecretFact).version
 
     # --- the rest -------------------------------------------------------------------------------------
 
@@ -233,17 +266,8 @@ class _Making:
             self.add(f"route {function.name}", route, (), function.endpoint.origin)
 
 
-def _base_extras(base: Base) -> tuple[tuple[str, str], ...]:
-    """What the declaration adds to the manifest of its base."""
-    match base:
-        case FromRegistry(setup_commands=commands, add_python=python):
-            extras = [*(("setup", command) for command in commands), ("add_python", python or "")]
-        case FromDockerfile(build_args=arguments, gpu=gpu, add_python=python):
-            extras = [*((f"arg {name}", value) for name, value in arguments), ("gpu", gpu or "")]
-            extras.append(("add_python", python or ""))
-        case _:
-            extras = []
-    return tuple((name, value) for name, value in extras if value)
+def _nothing(base: Base) -> BaseSpec:
+    return BaseSpec(identity=NOTHING.identity, ref=base.KIND, says=NOTHING.says)
 
 
 def _bare(source: LocalSource) -> LocalSource:
@@ -265,6 +289,9 @@ def _stripped(step: Step) -> Step:
             return evolve(step, spec_file=_bare(source))
         case DockerfileCommands():
             return evolve(step, context=tuple(map(_bare, step.context)))
+        case BuildDockerfile():  # a comment is no reason to build it anew
+            text = pinned(step.text, dict(step.build_args), {})
+            return evolve(step, text=text, context=tuple(map(_bare, step.context)))
         case AddLocal():
             return evolve(step, sources=tuple(map(_bare, step.sources)))
         case RunCommands() | RunFunction():

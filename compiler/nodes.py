@@ -28,6 +28,7 @@ class BaseSpec:
     ref: str = field(default="", eq=False)  # "debian_slim 3.11", for display and for Runtime.resolve
     says: str = field(default="", eq=False)
     paths: tuple[tuple[str, str], ...] = field(default=(), eq=False)
+    auth: tuple[tuple[str, int], ...] = field(default=(), eq=False)  # (slot, version) of the registry's keys
 
 
 @frozen(kw_only=True)

@@ -9,7 +9,9 @@ from posixpath import basename
 
 from slipway.dsl.declaration import (
     AddLocal,
+    AddPython,
     AptInstall,
+    BuildDockerfile,
     DockerfileCommands,
     MicromambaInstall,
     PipInstall,
@@ -50,6 +52,10 @@ def _parts(step: Step) -> tuple[str, tuple[str, ...]]:
             return "run_function", (qualname,)
         case RunCommands(commands=commands) | DockerfileCommands(commands=commands):
             return step.KIND, commands[:1] + (("…",) if len(commands) > 1 else ())
+        case BuildDockerfile(path=path):
+            return "from_dockerfile", (basename(path),)
+        case AddPython(version=version):
+            return "add_python", (version,)
         case Setting(what=what, values=values, env=env):
             return what, (*(name for name, _ in env), *values)
         case AddLocal(method=method, sources=sources):

@@ -90,8 +90,10 @@ class FromDockerfile:
     KIND: ClassVar[str] = "from_dockerfile"
     path: str
     context_dir: str | None = None
-    ignore: tuple[str, ...] | None = None  # None: .dockerignore decides
+    text: str = ""  # what the file says
+    context: tuple[LocalSource, ...] = ()  # what its COPY and ADD name, without what is ignored
     build_args: tuple[tuple[str, str], ...] = ()
+    registry_secret: SecretDecl | None = None  # for the images that it names
     secrets: tuple[SecretDecl, ...] = ()
     gpu: str | None = None
     add_python: str | None = None
@@ -207,6 +209,30 @@ class DockerfileCommands:
 
 
 @frozen(kw_only=True)
+class BuildDockerfile:
+    """What `from_dockerfile` does, as the first layer of its image."""
+
+    KIND: ClassVar[str] = "dockerfile"
+    text: str
+    context: tuple[LocalSource, ...] = ()
+    build_args: tuple[tuple[str, str], ...] = ()
+    path: str = field(default="Dockerfile", eq=False)
+    options: StepOptions = StepOptions()
+    origin: Origin = field(default=Origin(), eq=False)
+
+
+@frozen(kw_only=True)
+class AddPython:
+    """A Python of our own bringing put into /usr/local, as `add_python=` says."""
+
+    KIND: ClassVar[str] = "add_python"
+    version: str  # "3.12"
+    resolved: str = ""  # which build of it, where that is known
+    options: StepOptions = StepOptions()
+    origin: Origin = field(default=Origin(), eq=False)
+
+
+@frozen(kw_only=True)
 class Setting:
     """A step that changes only how processes start: env, workdir, entrypoint, shell, cmd. It runs nothing."""
 
@@ -238,6 +264,8 @@ Step = (
     | RunCommands
     | RunFunction
     | DockerfileCommands
+    | BuildDockerfile
+    | AddPython
     | Setting
     | AddLocal
 )

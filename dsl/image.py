@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, field, frozen
 
-from . import context
 from . import declaration as decl
+from .inside import Imports
 from .items import (
     BUILD_FOLDER,
     PIP_ONLY,
@@ -34,7 +32,7 @@ from .later import Later
 from .origin import here, invalid, text_argument
 from .patterns import NON_PYTHON_FILES
 from .resources import checked_gpu, checked_seconds
-from .secret import Secret, checked_env, checked_secrets, env_secret
+from .secret import Secret, checked_env, checked_secret, checked_secrets, env_secret
 from .volume import Volume, checked_volumes
 
 if TYPE_CHECKING:
@@ -42,7 +40,7 @@ if TYPE_CHECKING:
 
 
 @frozen(kw_only=True, eq=False, repr=False)
-class Image:
+class Image(Imports):
     """What a container starts from. Each method returns a new image with one more step.
 
     >>> image = Image.debian_slim("3.11").pip_install("numpy", "scipy").env({"HF_HOME": "/cache"})
@@ -53,6 +51,7 @@ class Image:
     base: decl.Base
     items: tuple[Item, ...] = ()
     secrets: tuple[Secret, ...] = ()  # of the base
+    registry_secret: Secret | None = None  # of the registry that the base comes from
     ignore: Ignore | None = None  # of the base; None: .dockerignore decides
     ignored: tuple[str, ...] = ()  # parameters of the base that have no effect
     force: bool = False  # a step so far is forced, so all that follow are
@@ -104,8 +103,7 @@ class Image:
             force_build=force_build,
             origin=here(),
         )
-        secrets = checked_secrets([secret]) if secret is not None else ()
-        return _based(base, secrets=secrets, ignored=tuple(kwargs))
+        return _based(base, registry_secret=checked_secret(secret), ignored=tuple(kwargs))
 
     @staticmethod
     def from_dockerfile(
@@ -137,8 +135,8 @@ class Image:
             origin=here(),
         )
         env, secrets = options.get("env"), checked_secrets(options.get("secrets"))
-        secrets = (*secrets, *checked_secrets([registry_secret] if registry_secret else ()))
-        return _based(base, secrets=(*secrets, env_secret(env)) if env else secrets, ignore=ignore)
+        secrets = (*secrets, env_secret(env)) if env else secrets
+        return _based(base, secrets=secrets, registry_secret=checked_secret(registry_secret), ignore=ignore)
 
     @staticmethod
     def micromamba(python_version: str | None = None, force_build: bool = False) -> Image:
@@ -285,7 +283,7 @@ class Image:
         *dockerfile_commands: Packages,
         context_files: Mapping[str, str | Path] | None = None,
         context_dir: str | Path | None = None,
-        ignore: Any = (),
+        ignore: Any = None,
         build_args: Mapping[str, str] | None = None,
         **options: Unpack[StepArguments],
     ) -> Image:
@@ -298,11 +296,11 @@ class Image:
         found = strings(name, dockerfile_commands)
         if not found:
             return self
-        files = tuple(local(path, remote, name) for remote, path in (context_files or {}).items())
+        files = tuple(local(path, f"/{at.lstrip('/')}", name) for at, path in (context_files or {}).items())
         folder = () if context_dir is None else (local(context_dir, "/", name, is_dir=True),)
         args = checked_env(build_args or {}, "build_args")
         step = decl.DockerfileCommands(commands=found, context=(*folder, *files), build_args=args)
-        return self._add(step, options, ignore=checked_ignore(ignore, name))
+        return self._add(step, options, ignore=None if ignore is None else checked_ignore(ignore, name))
 
     def run_function(
         self,
@@ -447,21 +445,6 @@ class Image:
         if not isinstance(image, Image):
             raise invalid(f"the function given to Image.pipe returned {type(image).__name__}, not an Image")
         return image
-
-    @contextmanager
-    def imports(self) -> Iterator[None]:
-        """Around imports of packages that only the image has: here they may fail, in its containers they may not.
-
-        >>> image = Image.debian_slim().pip_install("torch")
-        >>> with image.imports():
-        ...     import a_package_that_only_the_image_has
-        """
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 - whatever an import may raise
-            self.failures.append(error)
-            if context.is_local() and not isinstance(error, ImportError):
-                warnings.warn(f"an import for an image failed here: {type(error).__name__}: {error}", stacklevel=3)
 
     def _pip(
         self,

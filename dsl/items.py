@@ -55,7 +55,7 @@ class Item:
 
     step: Step
     secrets: tuple[Secret, ...] = ()
-    ignore: Ignore = ()  # for the folders that the step takes
+    ignore: Ignore | None = ()  # for the folders that the step takes; None: .dockerignore decides
     function: Callable[..., Any] | None = None  # run_function
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(factory=dict)

@@ -111,6 +111,11 @@ def checked_secrets(secrets: object) -> tuple[Secret, ...]:
     return found
 
 
+def checked_secret(secret: object) -> Secret | None:
+    """One secret, or none, as given to a parameter that takes one."""
+    return None if secret is None else checked_secrets([secret])[0]
+
+
 def checked_env(env: Mapping[str, str | None], what: str) -> tuple[tuple[str, str], ...]:
     """Environment values with sound keys, None values left out."""
     if not isinstance(env, Mapping):

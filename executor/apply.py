@@ -14,9 +14,10 @@ from attrs import evolve, field, frozen
 
 from slipway.compiler.diff import diff
 from slipway.compiler.encode import dumps, loads
-from slipway.compiler.nodes import BundleSpec, FunctionSpec, Graph, LayerSpec, Node, SecretSpec, VolumeSpec
+from slipway.compiler.nodes import BaseSpec, BundleSpec, FunctionSpec, Graph, LayerSpec, Node, SecretSpec, VolumeSpec
 from slipway.compiler.plan import Change, Plan, Verb
 from slipway.compiler.planfile import check_fresh
+from slipway.compiler.titles import node_title
 from slipway.dsl.errors import Error, ImageBuildError, InvalidError, NotFoundError
 from slipway.dsl.version import VERSION
 
@@ -268,6 +269,8 @@ class _Realising:
 
     def _work(self, node: Node) -> Callable[[], Awaitable[None]] | None:
         match node.spec:
+            case BaseSpec():
+                return lambda: self._base(node)
             case LayerSpec():
                 return lambda: self._layer(node)
             case BundleSpec() as bundle:
@@ -278,6 +281,20 @@ class _Realising:
                 return None
 
     # --- nodes ----------------------------------------------------------------------------------------
+
+    async def _base(self, node: Node) -> None:
+        began = time.monotonic()
+
+        def on_line(text: str) -> None:
+            if not told:
+                told.append(text)
+                self._tell(node, "running")
+            self._parts.on_event({"event": "log", "address": node.address, "text": text})
+
+        told: list[str] = []
+        if await self._parts.builder.fetch(node, app=self._graph.app, on_line=on_line):
+            self._done.append(node.address)
+            self._tell(node, "done", ms=round((time.monotonic() - began) * 1000), pulled=True)
 
     async def _layer(self, node: Node) -> None:
         builder, app = self._parts.builder, self._graph.app
@@ -336,7 +353,7 @@ class _Realising:
         self._start(self._solver.failed(address))
 
     def _tell(self, node: Node, state: str, **more: object) -> None:
-        title = node.spec.title if isinstance(node.spec, LayerSpec) else ""
+        title = node_title(node) if isinstance(node.spec, BaseSpec | LayerSpec) else ""
         self._parts.on_event({"event": "node", "address": node.address, "state": state, "title": title, **more})
 
 

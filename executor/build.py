@@ -8,27 +8,34 @@ import hashlib
 import itertools
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from attrs import define, evolve, field, frozen
 
+from slipway.compiler.dockerfile import pinned
 from slipway.compiler.encode import digest_of
-from slipway.compiler.facts import FileEntry
-from slipway.compiler.nodes import LayerSpec, Node
+from slipway.compiler.facts import NOTHING, BaseFact
+from slipway.compiler.nodes import BaseSpec, LayerSpec, Node
+from slipway.dsl.declaration import BuildDockerfile, DockerfileCommands
 from slipway.dsl.errors import Error, ImageBuildError, InternalError, InvalidError, NotFoundError
 
 from .build_log import DISK_FULL, BuildLog, OnLine, explain
-from .bundle import Bundles, bundle_digest
-from .images import ImageParts, Nodes, below, image_parts, is_setting
+from .bundle import Bundles
+from .images import ImageParts, Nodes, below, image_parts, is_setting, setting_lines
 from .indexes import Indexes
 from .points import point
-from .ports import Built, Container, ContainerSpec, Exit, Mount, Runtime
-from .steps import BUILD_FOLDER, CACHE, FILES, OURS, Recipe, recipe
+from .ports import Built, Container, ContainerSpec, DockerfileBuild, Exit, Runtime
+from .steps import Recipe, recipe
 from .store.seal import Seal
 from .store.state import Intent, State
 from .tasks import Flights
 from .volumes import Volumes
+from .worker.logs import Splitter
+from .workplace import Folders, Workplace
+
+__all__ = ["Builder", "Finished", "Folders", "short"]
 
 
 @frozen(kw_only=True)
@@ -39,16 +46,6 @@ class Finished:
     output: str
     executed: bool
     ms: int = 0
-
-
-@frozen(kw_only=True)
-class Folders:
-    """Where a builder keeps things: its logs and caches, below the home; our own package; and uv's program."""
-
-    logs: Path
-    cache: Path
-    code: Path  # what `worker.package.prepare` returned
-    uv: Path
 
 
 @define(eq=False)
@@ -81,11 +78,10 @@ class Builder:
         self._runtime = runtime
         self._state = state
         self._seal = seal
-        self._bundles = bundles
-        self._folders = folders
-        self._volumes = volumes
-        self._indexes = indexes
+        self._logs = folders.logs
+        self._workplace = Workplace(folders=folders, bundles=bundles, volumes=volumes, indexes=indexes)
         self._flights: Flights[str, Finished] = Flights()
+        self._fetches: Flights[str, bool] = Flights()
         self._jobs: dict[str, _Job] = {}
         self._alone: dict[str, asyncio.Lock] = {}
         self._numbers = itertools.count(1)
@@ -119,6 +115,31 @@ class Builder:
     @property
     def runtime_name(self) -> str:
         return self._runtime.name
+
+    async def fetch(self, node: Node, *, app: str = "", on_line: OnLine) -> bool:
+        """Have the image of a base here; True where it was not. Raises `NotFoundError` or `RuntimeUnavailable`."""
+        spec = node.spec
+        assert isinstance(spec, BaseSpec)
+        if spec.identity == NOTHING.identity:
+            return False
+        base = BaseFact(identity=spec.identity, says=spec.says, paths=spec.paths)
+        if await self._runtime.has_base(base):
+            return False
+
+        async def fetch() -> bool:
+            keys = await self._unsealed(app, spec.auth)
+            splitter = Splitter(secrets.token_hex(8), tuple(keys.values()))
+
+            def take(stream: int, data: bytes) -> None:
+                for line in splitter.feed(stream, data):
+                    on_line(line.text)
+
+            await self._runtime.fetch(base, auth=tuple(sorted(keys.items())), output=take)
+            for line in splitter.finish():
+                on_line(line.text)
+            return True
+
+        return await self._fetches.join(node.digest, fetch)
 
     async def is_there(self, node: Node) -> bool:
         """Whether a layer is finished and known, so that building it would do nothing."""
@@ -191,11 +212,14 @@ class Builder:
 
     async def _execute(self, nodes: Nodes, job: _Job) -> Finished:
         parts = image_parts(nodes, below_address(nodes, job.node))
-        what = recipe(job.spec, runtime=self._runtime.name, config=parts.config)
+        lines = job.spec.step if isinstance(job.spec.step, BuildDockerfile | DockerfileCommands) else None
+        what = Recipe() if lines else recipe(job.spec, runtime=self._runtime.name, config=parts.config)
         intent = await self._state.intend("build", job.node.digest, app=job.app)
         started = time.monotonic()
         try:
-            if what.alone:
+            if lines is not None:
+                output = await self._run_lines(nodes, job, lines, parts)
+            elif what.alone:
                 async with self._alone.setdefault(what.alone, asyncio.Lock()):
                     output = await self._run(job, what, parts)
             else:
@@ -211,16 +235,62 @@ class Builder:
     # --- in a container -------------------------------------------------------------------------------
 
     async def _run(self, job: _Job, what: Recipe, parts: ImageParts) -> str:
-        indexes = await asyncio.to_thread(self._indexes)
-        values = await self._secret_values(job)
-        hidden = (*values.values(), *indexes.secrets)
+        values = await self._unsealed(job.app, job.spec.secrets)
+        layer, gpu = job.node.digest, job.spec.step.options.gpu
+        name = f"build-{short(layer)}-{next(self._numbers)}"
+        try:
+            setup = await self._workplace.prepare(what, parts, name=name, layer=layer, gpu=gpu)
+        except (ImageBuildError, InvalidError) as error:
+            message = f"{job.node.origin}: {job.spec.title or job.node.address}: {error.message}"
+            raise ImageBuildError(message, hint=error.hint) from error
+        with self._logged(job, (*values.values(), *setup.secrets)) as log:
+            env = tuple({**dict(setup.env), **values}.items())  # the secrets of the step win
+            container = await self._runtime.create(setup.spec)
+            try:
+                for argv in what.commands:
+                    log.command(argv)
+                    ended = await self._command(container, argv, what, env, log)
+                    if ended != Exit(code=0):
+                        raise self._failure(job, log, _how(ended, what))
+                point("layer-before-commit")
+                return await self._keep(job, container.commit)
+            finally:
+                await asyncio.shield(container.kill())
+
+    async def _run_lines(
+        self, nodes: Nodes, job: _Job, step: BuildDockerfile | DockerfileCommands, parts: ImageParts
+    ) -> str:
+        """Lines of a Dockerfile, by the runtime's own builder."""
+        specs = (nodes[address].spec for address in job.node.inputs if address.startswith("base "))
+        pins = {spec.ref: dict(spec.paths).get("image", spec.ref) for spec in specs if isinstance(spec, BaseSpec)}
+        settings: tuple[str, ...] = ()
+        onto: ContainerSpec | None = None
+        if isinstance(step, BuildDockerfile):
+            text = step.text
+        else:
+            text, settings = "\n".join(step.commands), setting_lines(parts.config)
+            name = f"build-{short(job.node.digest)}-{next(self._numbers)}"
+            onto = ContainerSpec(name=name, base=parts.base, layers=parts.layers)
+        build = DockerfileBuild(
+            text="\n".join((*settings, pinned(text, dict(step.build_args), pins))),
+            context=await self._workplace.folder_of(job.spec.files),
+            args=tuple({**dict(await self._workplace.proxies()), **dict(step.build_args)}.items()),
+            onto=onto,
+            fresh=job.spec.forced,
+        )
+        with self._logged(job, ()) as log:
+            try:
+                return await self._keep(job, lambda layer: self._runtime.build_dockerfile(build, layer, log.take))
+            except ImageBuildError as error:
+                raise self._failure(job, log, error.message) from error
+
+    @contextmanager
+    def _logged(self, job: _Job, hidden: tuple[str, ...]) -> Iterator[BuildLog]:
+        """The log of a step; a disk that runs full is said as that."""
         log = BuildLog(self.log_path(job.node.digest), job.listeners, hidden, job.spec.title or job.node.address)
         with log:
             try:
-                spec = await self._container(job, what, parts, indexes)
-                # Later wins: ours, the host's, the image's own, the secrets of the step.
-                env = tuple({**dict(what.env), **dict(indexes.env), **dict(parts.config.env), **values}.items())
-                return await self._in_container(job, what, spec, env, log)
+                yield log
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise self._failure(job, log, "the disk is full") from error
@@ -231,21 +301,6 @@ class Builder:
                 if DISK_FULL.search(error.message):
                     raise self._failure(job, log, "the disk is full") from error
                 raise
-
-    async def _in_container(
-        self, job: _Job, what: Recipe, spec: ContainerSpec, env: tuple[tuple[str, str], ...], log: BuildLog
-    ) -> str:
-        container = await self._runtime.create(spec)
-        try:
-            for argv in what.commands:
-                log.command(argv)
-                ended = await self._command(container, argv, what, env, log)
-                if ended != Exit(code=0):
-                    raise self._failure(job, log, _how(ended, what))
-            point("layer-before-commit")
-            return await self._keep(job, container)
-        finally:
-            await asyncio.shield(container.kill())
 
     async def _command(
         self, container: Container, argv: tuple[str, ...], what: Recipe, env: tuple[tuple[str, str], ...], log: BuildLog
@@ -259,13 +314,13 @@ class Builder:
             process.drain()
             return Exit(code=None)
 
-    async def _keep(self, job: _Job, container: Container) -> str:
+    async def _keep(self, job: _Job, commit: Callable[[str], Awaitable[str]]) -> str:
         """Commit. A forced layer takes the place of the one of its name, which must not be in use then."""
         layer = job.node.digest
         if not (job.spec.forced and await self._runtime.has(layer)):
-            return await container.commit(layer)
+            return await commit(layer)
         made = "sha256:" + hashlib.sha256(f"{layer} {secrets.token_hex(16)}".encode()).hexdigest()
-        output = await container.commit(made)
+        output = await commit(made)
         try:
             await self._runtime.remove(layer)
             await self._runtime.alias(layer, made)
@@ -278,52 +333,17 @@ class Builder:
             await self._runtime.remove(made)
         return output
 
-    async def _container(self, job: _Job, what: Recipe, parts: ImageParts, indexes: Indexes) -> ContainerSpec:
-        mounts = [*indexes.mounts]
-        if what.uv:
-            mounts.append(Mount(source=str(self._folders.uv), target=f"{OURS}/bin/uv", read_only=True))
-        for name in what.caches:
-            folder = self._folders.cache / name
-            await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-            mounts.append(Mount(source=str(folder), target=f"{CACHE}/{name}"))
-        if what.worker:
-            for name in ("lib", "fallback"):
-                source = str(self._folders.code / name)
-                mounts.append(Mount(source=source, target=f"{OURS}/{name}", read_only=True))
-        if what.files:
-            files = await self._folder_of(what.files)
-            mounts.append(Mount(source=files, target=FILES, read_only=True))
-            if what.build_folder:
-                mounts.append(Mount(source=files + BUILD_FOLDER, target=BUILD_FOLDER, read_only=True))
-        for path, volume in what.volumes:
-            await self._volumes.ensure(volume.name, (volume.sub_path,) if volume.sub_path else ())
-            source = await self._volumes.path(volume.name, volume.sub_path)
-            mounts.append(Mount(source=source, target=path, read_only=volume.read_only))
-        return ContainerSpec(
-            name=f"build-{short(job.node.digest)}-{next(self._numbers)}",
-            base=parts.base,
-            layers=parts.layers,
-            trees=(await self._folder_of(what.code),) if what.code else (),
-            mounts=tuple(mounts),
-            privileged_build=True,
-            labels=(("slipway.build", job.node.digest),),
-        )
-
-    async def _folder_of(self, files: tuple[FileEntry, ...]) -> str:
-        await self._bundles.keep(files)
-        return await self._bundles.make(bundle_digest(files), files)
-
-    async def _secret_values(self, job: _Job) -> dict[str, str]:
+    async def _unsealed(self, app: str, versions: tuple[tuple[str, int], ...]) -> dict[str, str]:
         values: dict[str, str] = {}
-        for slot, version in job.spec.secrets:
-            values |= self._seal.unseal(await self._state.sealed(job.app, slot, version))
+        for slot, version in versions:
+            values |= self._seal.unseal(await self._state.sealed(app, slot, version))
         return values
 
     # --- logs and failures ----------------------------------------------------------------------------
 
     def log_path(self, layer: str) -> Path:
         """Where the log of a layer's last build lies."""
-        return self._folders.logs / f"{short(layer)}.log"
+        return self._logs / f"{short(layer)}.log"
 
     def _failure(self, job: _Job, log: BuildLog, how: str) -> ImageBuildError:
         tail = log.tail()

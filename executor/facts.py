@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from uv import find_uv_bin
 
 from slipway.compiler.facts import (
     BaseNeed,
@@ -12,6 +15,7 @@ from slipway.compiler.facts import (
     Facts,
     Missing,
     Need,
+    PythonNeed,
     SecretFact,
     SecretNeed,
     TextNeed,
@@ -21,6 +25,7 @@ from slipway.compiler.facts import (
 )
 from slipway.dsl.errors import NotFoundError
 
+from . import add_python
 from .ports import Runtime
 from .store.seal import Seal
 from .store.state import State
@@ -82,10 +87,13 @@ class _Gathering:
                 return await self._secret(need)
             case VolumeNeed():
                 return VolumeFact(exists=await self._state.volume(need.name) is not None)
+            case PythonNeed():
+                return await asyncio.to_thread(add_python.find, need.version, Path(find_uv_bin()))
 
     async def _base(self, need: BaseNeed) -> Fact:
         try:
-            return await self._runtime.resolve(need.kind, need.ref)
+            auth = tuple(sorted(self._secrets.get(need.secret, {}).items()))
+            return await self._runtime.resolve(need.kind, need.ref, auth=auth, fresh=need.fresh)
         except NotFoundError as error:
             return Missing(summary=error.message, hint=error.hint)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 
 from attrs import evolve, frozen
 
+from slipway.compiler.dockerfile import Started, started
 from slipway.compiler.facts import BaseFact
 from slipway.compiler.nodes import BaseSpec, Graph, LayerSpec, Node
-from slipway.dsl.declaration import Setting
-from slipway.dsl.errors import InternalError
+from slipway.dsl.declaration import BuildDockerfile, DockerfileCommands, Setting
+from slipway.dsl.errors import InternalError, InvalidError
 
 Nodes = Mapping[str, Node]
 
@@ -79,9 +82,45 @@ def image_parts(nodes: Nodes, address: str) -> ImageParts:
 def _config(layers: list[Node]) -> ImageConfig:
     config = ImageConfig()
     for node in layers:
-        if isinstance(node.spec, LayerSpec) and isinstance(node.spec.step, Setting):
-            config = with_setting(config, node.spec.step)
+        step = node.spec.step if isinstance(node.spec, LayerSpec) else None
+        if isinstance(step, Setting):
+            config = with_setting(config, step)
+        elif isinstance(step, BuildDockerfile):
+            config = _from_lines(ImageConfig(), step.text)
+        elif isinstance(step, DockerfileCommands):
+            config = _from_lines(config, "\n".join(step.commands))
     return config
+
+
+def _from_lines(config: ImageConfig, text: str) -> ImageConfig:
+    """After lines of a Dockerfile, which were told all settings so far: the image has them now, and what they say."""
+    found = started(text, Started(shell=config.shell, workdir=config.workdir))
+    return ImageConfig(shell=found.shell or ImageConfig().shell, workdir=found.workdir)
+
+
+def setting_lines(config: ImageConfig) -> tuple[str, ...]:
+    """Settings as lines of a Dockerfile. Raises `InvalidError` for one that can't be said in it.
+
+    >>> setting_lines(ImageConfig(env=(("A", "$1 \\"x\\""),), workdir="/srv", entrypoint=("/e", "-x")))
+    ('ENV A="\\\\$1 \\\\"x\\\\""', 'WORKDIR /srv', 'ENTRYPOINT ["/e", "-x"]')
+    """
+    lines = []
+    for name, value in config.env:
+        if "\n" in value or "\r" in value:
+            raise InvalidError(
+                f"the value of {name} goes over several lines, which a Dockerfile's ENV can't",
+                hint="Set it after dockerfile_commands: .dockerfile_commands(…).env({…})",
+            )
+        lines.append('ENV {}="{}"'.format(name, re.sub(r'([\\"$])', r"\\\1", value)))
+    if config.workdir is not None:
+        lines.append("WORKDIR " + re.sub(r"([\\$])", r"\\\1", config.workdir))
+    if config.shell != ImageConfig().shell:
+        lines.append(f"SHELL {json.dumps(config.shell)}")
+    if config.entrypoint is not None:
+        lines.append(f"ENTRYPOINT {json.dumps(config.entrypoint)}")
+    if config.cmd:
+        lines.append(f"CMD {json.dumps(config.cmd)}")
+    return tuple(lines)
 
 
 def with_setting(config: ImageConfig, setting: Setting) -> ImageConfig:

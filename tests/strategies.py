@@ -19,6 +19,8 @@ from slipway.compiler.facts import (
     Facts,
     FileEntry,
     Need,
+    PythonFact,
+    PythonNeed,
     SecretFact,
     SecretNeed,
     TextFact,
@@ -199,6 +201,8 @@ def fact_for(need: Need, text: Callable[[str], str] = lambda path: path) -> Fact
             return TextFact(text='[project]\ndependencies = ["attrs"]')
         case SecretNeed():
             return SecretFact(version=1)
+        case PythonNeed(version=version):
+            return PythonFact(resolved=f"cpython-{version}.1-linux-x86_64-gnu")
         case _:
             return VolumeFact(exists=True)
 

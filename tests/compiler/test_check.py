@@ -242,7 +242,15 @@ OF_STEP: list[tuple[Step, str, str]] = [
     (AptInstall(packages=()), "names no package", 'apt_install("git")'),
     (MicromambaInstall(packages=("-c",)), "option stands among", "run_commands"),
     (RunCommands(commands=("",)), "command is empty", "Leave it out"),
-    (DockerfileCommands(commands=(" ",)), "command is empty", "Leave it out"),
+    (DockerfileCommands(commands=(" ",)), "there is no instruction", "RUN true"),
+    (DockerfileCommands(commands=("RUN true", "VOLUME /x")), "VOLUME is not supported", "mount a volume"),
+    (DockerfileCommands(commands=("FROM x",)), "stand on the image already", "from_dockerfile"),
+    (
+        DockerfileCommands(commands=("RUN x",), options=StepOptions(secrets=(SecretDecl(slot="s", keys=("TOKEN",)),))),
+        "can't have secrets",
+        "run_commands(…, secrets=[…])",
+    ),
+    (DockerfileCommands(commands=("RUN x",), options=StepOptions(gpu="T4")), "can't have a GPU", "run_commands"),
     (RunCommands(commands=("x",), volumes=(("/root", VolumeDecl(name="v")),)), "can't be mounted", "/data"),
     (RunCommands(commands=("x",), options=StepOptions(gpu="?")), "not a GPU", "A100:2"),
     (

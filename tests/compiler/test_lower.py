@@ -16,8 +16,10 @@ from slipway.compiler.planfile import verify_graph
 from slipway.compiler.world import needs
 from slipway.dsl.declaration import (
     AddLocal,
+    AddPython,
     AppDecl,
     AptInstall,
+    BuildDockerfile,
     CronDecl,
     DebianSlim,
     DockerfileCommands,
@@ -27,6 +29,7 @@ from slipway.dsl.declaration import (
     FunctionDecl,
     ImageDecl,
     LocalSource,
+    Micromamba,
     MicromambaInstall,
     PipInstall,
     RunCommands,
@@ -290,28 +293,82 @@ def test_force_build_is_no_identity_and_goes_up_the_chain() -> None:
     assert [n.digest for n in found.nodes] == [n.digest for n in plain.nodes]
 
 
-@pytest.mark.parametrize(
-    ("base", "more"),
-    [
-        (DebianSlim(python_version="3.12"), ()),
-        (
-            FromRegistry(tag="python:3.12", setup_commands=("apt x",), add_python="3.12", secret=SecretDecl(slot="s")),
-            (("setup", "apt x"), ("add_python", "3.12"), ("secret s", "1")),
-        ),
-        (
-            FromDockerfile(path="/p/Dockerfile", build_args=(("A", "1"),), gpu="A100", secrets=(SecretDecl(slot="s"),)),
-            (("arg A", "1"), ("gpu", "A100"), ("secret s", "1")),
-        ),
-    ],
-)
-def test_bases_are_their_manifest_and_what_is_added(base: Any, more: tuple[tuple[str, str], ...]) -> None:
-    decl = app(base=base)
+KEYS = SecretDecl(slot="dict:REGISTRY_PASSWORD,REGISTRY_USERNAME#0", keys=("REGISTRY_PASSWORD", "REGISTRY_USERNAME"))
+DOCKERFILE = """# comment
+ARG V=3.12
+FROM python:${V} AS base
+COPY src /src
+FROM scratch
+COPY --from=base / /
+COPY --from=alpine:3 /bin /bin
+"""
+
+
+def addresses(decl: Any) -> dict[str, tuple[str, ...]]:
+    return {n.address: n.inputs for n in graph(decl).nodes if n.address.startswith(("image", "base"))}
+
+
+def test_a_base_of_a_registry_is_its_manifest_whoever_may_fetch_it() -> None:
+    decl = app(base=FromRegistry(tag="python:3.12", secret=KEYS))
     (need,) = [n for n in needs(decl) if isinstance(n, BaseNeed)]
-    spec = node(graph(decl), "image search/0").spec
-    assert isinstance(spec, BaseSpec)
+    assert (need.kind, need.ref, need.secret, need.fresh) == ("from_registry", "python:3.12", KEYS.slot, False)
+    with_keys, without = node(graph(decl), "image search/0"), FromRegistry(tag="python:3.12")
+    assert isinstance(with_keys.spec, BaseSpec)
+    assert with_keys.spec.auth == ((KEYS.slot, 1),)
     fact = my.fact_for(need)
-    assert isinstance(fact, BaseFact)
-    assert spec.identity == (*fact.identity, *more)
+    assert isinstance(fact, BaseFact) and with_keys.spec.identity == fact.identity
+    assert with_keys.digest == node(graph(app(base=without)), "image search/0").digest
+
+
+def test_what_a_base_brings_along_are_layers() -> None:
+    base = FromRegistry(tag="cuda:12", setup_commands=("RUN true",), add_python="3.12", force_build=True)
+    decl = app(AptInstall(packages=("git",)), base=base)
+    steps = [spec.step for n in graph(decl).nodes if isinstance(spec := n.spec, LayerSpec)]
+    assert [step.KIND for step in steps] == ["dockerfile_commands", "add_python", "apt_install"]
+    assert isinstance(steps[1], AddPython) and steps[1].resolved == "cpython-3.12.1-linux-x86_64-gnu"
+    assert all(n.spec.forced for n in graph(decl).nodes if isinstance(n.spec, LayerSpec))
+    assert [n.fresh for n in needs(decl) if isinstance(n, BaseNeed)] == [True]
+    (step,) = [
+        spec.step
+        for n in graph(app(base=Micromamba(python_version="3.12"))).nodes
+        if isinstance(spec := n.spec, LayerSpec)
+    ]
+    assert isinstance(step, MicromambaInstall) and step.packages == ("python=3.12",)
+
+
+def test_a_dockerfile_is_a_layer_on_nothing_and_on_what_it_names() -> None:
+    source = LocalSource(local="/p", remote="/", is_dir=True, only=("a.py", "b/c.py"))
+    base = FromDockerfile(
+        path="/p/Dockerfile", text=DOCKERFILE, context=(source,), build_args=(("V", "3.13"),), registry_secret=KEYS
+    )
+    found = addresses(app(AptInstall(packages=("git",)), base=base))
+    assert found == {
+        "image search/0": (),
+        "base python:3.13": (),
+        "base alpine:3": (),
+        "image search/1": ("image search/0", "base python:3.13", "base alpine:3"),
+        "image search/2": ("image search/1",),
+    }
+    spec = layer(app(base=base))
+    assert isinstance(spec.step, BuildDockerfile)
+    assert [entry.path for entry in spec.files] == ["/a.py", "/b/c.py"]
+    assert spec.title == "from_dockerfile Dockerfile"
+    tip = node(graph(app(base=base)), "image search/1").digest
+    for same in (evolve(base, text=DOCKERFILE.replace("comment", "words")), evolve(base, path="/elsewhere")):
+        assert node(graph(app(base=same)), "image search/1").digest == tip
+    for other in (
+        evolve(base, text=DOCKERFILE.replace("/src", "/to")),
+        evolve(base, build_args=()),
+        evolve(base, text=DOCKERFILE.replace("alpine:3", "alpine:4")),
+    ):
+        assert node(graph(app(base=other)), "image search/1").digest != tip
+
+
+def test_two_images_share_what_their_dockerfiles_name() -> None:
+    lines = DockerfileCommands(commands=("COPY --from=alpine:3 /bin /bin",))
+    decl = app(lines)
+    both = evolve(decl, images=(*decl.images, evolve(decl.images[0], name="other")))
+    assert [n.address for n in graph(both).nodes if n.address.startswith("base ")] == ["base alpine:3"]
 
 
 def test_a_functions_volumes_and_secrets() -> None:

@@ -86,12 +86,13 @@ def test_settings() -> None:
 def test_bases() -> None:
     base = Image.from_registry("python:3.12", SECRET, setup_dockerfile_commands=["RUN x"], add_python="3.12", gpu="T4")
     assert isinstance(base.base, FromRegistry) and base.base.setup_commands == ("RUN x",)
-    assert (base.secrets, base.ignored) == ((SECRET,), ("gpu",))
+    assert (base.registry_secret, base.secrets, base.ignored) == (SECRET, (), ("gpu",))
     made = Image.from_dockerfile(
         "Dockerfile", context_dir="ctx", build_args={"A": "1"}, env={"E": "e"}, secrets=[SECRET]
     )
     assert isinstance(made.base, FromDockerfile) and made.base.build_args == (("A", "1"),)
     assert [secret.kind for secret in made.secrets] == ["dict", "env"]
+    assert Image.from_dockerfile("Dockerfile", registry_secret=SECRET).registry_secret is SECRET
 
 
 def test_local_files() -> None:

@@ -259,7 +259,7 @@ def test_a_function_that_raises_shows_its_traceback(tmp_path: Path) -> None:
         result, _ = await applied(assembly, function_step(tmp_path, "broken"))
         (failure,) = result.failures
         assert failure.log.endswith("LookupError: no such model")
-        assert "/root/mod.py" in failure.log
+        assert "/.slipway/code/mod.py" in failure.log
         assert "build_function.py" not in failure.log
 
     on(tmp_path / "home", act, indexes=Indexes())
