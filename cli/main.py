@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("engine", "Show the engine of this home."),
     "up": ("engine", "Run the engine in the foreground."),
     "down": ("engine", "End the engine."),
+    "config": ("config", "Show the settings that are in force, and who said each."),
     "doctor": ("doctor", "See what works on this machine, what doesn't, and what to do."),
     "completion": ("completion", "Print the completion script of a shell."),
 }
