@@ -12,7 +12,7 @@ import socket
 import ssl
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -23,6 +23,7 @@ from slipway.executor.config import DockerSettings
 
 from . import docker_host
 from .docker_host import Address
+from .docker_process import Frames
 
 T = TypeVar("T")
 
@@ -228,6 +229,22 @@ def _knock(url: str) -> None:
         with socket.socket(socket.AF_UNIX) as one:
             one.settimeout(PING)
             one.connect(url.removeprefix("unix://"))
+
+
+def exec_output(client: Any, ident: str) -> Generator[bytes, None, None]:
+    """What a made exec says on stdout, once started; in a thread only. (docker-py's own way leaves a socket open.)"""
+    url = client._url("/exec/{0}/start", ident)
+    response = client._post_json(url, headers=UPGRADE, data={"Tty": False, "Detach": False}, stream=True)
+    client._raise_for_status(response)
+    stream, data = _stream_of(response)
+    frames = Frames()
+    with stream:
+        stream.setblocking(True)
+        stream.shutdown(socket.SHUT_WR)
+        data = data or stream.recv(CHUNK)
+        while data:
+            yield from (part for number, part in frames.feed(data) if number == 1)
+            data = stream.recv(CHUNK)
 
 
 async def _in_thread(work: Callable[[], T], discard: Callable[[T], None] = lambda _: None) -> T:

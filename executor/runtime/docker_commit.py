@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, closing, suppress
 from functools import partial
 from typing import Any
 
-from .docker import LABEL_HOME, Absent, Connection
+from .docker import LABEL_HOME, Absent, Connection, exec_output
 from .docker_content import (
     CHANGED,
     FOLDER,
@@ -68,8 +68,8 @@ async def _read(connection: Connection, container: str, what: Changes) -> dict[s
 def _packed(client: Any, container: str, words: tuple[str, ...]) -> dict[str, Described]:
     """What the container's own tar says; nothing where it has none."""
     begun = client.exec_create(container, [*TAR, *words], stderr=False, user="0", workdir="/")
-    with closing(client.exec_start(begun["Id"], stream=True, demux=True)) as output:
-        return dict(members(piece for piece, _ in output if piece))
+    with closing(exec_output(client, begun["Id"])) as output:
+        return dict(members(output))
 
 
 async def _fetched(connection: Connection, container: str, path: str, what: Changes) -> dict[str, Described]:

@@ -153,9 +153,7 @@ class DockerContainer:
             return self.spec.entrypoint
         return tuple(self._image.config.get("Entrypoint") or ())
 
-    def _script(
-        self, argv: tuple[str, ...], env: tuple[tuple[str, str], ...], cwd: str | None, stdin: bool
-    ) -> str:
+    def _script(self, argv: tuple[str, ...], env: tuple[tuple[str, str], ...], cwd: str | None, stdin: bool) -> str:
         folder = cwd or self._image.config.get("WorkingDir") or HOME
         plain = () if self.spec.single else self.spec.env  # of a single one it is the container's
         return docker_shell.script(argv, env=(*plain, *env), cwd=folder, instead="" if cwd else "/", stdin=stdin)
@@ -229,7 +227,8 @@ class DockerContainer:
 
         def kill(client: Any) -> None:
             if pid:
-                client.exec_start(_create_exec(client, self.ident, docker_shell.signaller(pid, number), "0"), detach=True)
+                ident = _create_exec(client, self.ident, docker_shell.signaller(pid, number), "0")
+                client.exec_start(ident, detach=True)
             else:
                 client.kill(self.ident, number)
 

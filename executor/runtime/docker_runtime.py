@@ -285,8 +285,8 @@ def _problem(facts: Facts) -> Error | None:
         )
     if not facts.here:
         return RuntimeUnavailable(
-            f"the engine at {facts.address} does not see this machine's files: containers get the control socket, their "
-            "code and their volumes as mounts",
+            f"the engine at {facts.address} does not see this machine's files, and containers need some as mounts: "
+            "the control socket, their code, their volumes",
             hint="Run Slipway on the engine's machine, or use an engine of this one.",
         )
     return None

@@ -22,7 +22,14 @@ def container_name(home: str, name: str) -> str:
 
 
 def body(
-    spec: ContainerSpec, *, home: str, image: str, command: list[str], settings: DockerSettings, facts: Facts, disk: bool
+    spec: ContainerSpec,
+    *,
+    home: str,
+    image: str,
+    command: list[str],
+    settings: DockerSettings,
+    facts: Facts,
+    disk: bool,
 ) -> dict[str, Any]:
     """The request to create it. `command` is its first process; `disk`: whether this engine limits what is written."""
     shared = facts.memory_mib // 2 if settings.shm_mib is None else settings.shm_mib

@@ -31,7 +31,8 @@ def home(docker_engine: DockerTestEngine, tmp_path: Path) -> Iterator[Path]:
         for container in left:
             container.remove(force=True, v=True)
         for image in client.images.list(filters=ours):
-            client.images.remove(image.id, force=True)
+            for tag in image.tags:
+                client.images.remove(tag)  # those below a removed one go with it
     assert not left
 
 
