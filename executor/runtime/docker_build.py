@@ -31,10 +31,12 @@ async def build_dockerfile(
         return there.output
     onto = await store.top(build.onto) if build.onto is not None else None
     text = f"FROM {onto.id}\n{build.text}" if onto is not None else build.text
+    labels = labels_of_layer(store.home, layer, below=onto.id if onto is not None else "")
+    # The builder's own way to set labels makes a step of each.
+    text += "\n\nLABEL " + " ".join(f'{name}="{value}"' for name, value in labels.items()) + "\n"
     files = await asyncio.to_thread(merged, (build.context,))
     files.pop(IGNORED, None)
     texts = ((DOCKERFILE, text), (IGNORED, f"{DOCKERFILE}\n{IGNORED}\n"))
-    labels = labels_of_layer(store.home, layer, below=onto.id if onto is not None else "")
     telling = _Telling(output)
 
     def begin(client: Any) -> Iterator[dict[str, Any]]:
@@ -43,7 +45,6 @@ async def build_dockerfile(
             custom_context=True,
             dockerfile=DOCKERFILE,
             buildargs=dict(build.args),
-            labels=labels,
             network_mode="host",
             nocache=build.fresh,
             rm=True,

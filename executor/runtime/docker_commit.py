@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, closing, suppress
 from functools import partial
 from typing import Any
 
-from .docker import LABEL_HOME, Absent, Connection, exec_output
+from .docker import LABEL_HOME, LABEL_NAME, Absent, Connection, exec_output
 from .docker_content import (
     CHANGED,
     FOLDER,
@@ -21,7 +21,7 @@ from .docker_content import (
     members,
     settle,
 )
-from .docker_store import Image, Store, labelled, labels_of_layer
+from .docker_store import FOR_IMAGES, Image, Store, labelled, labels_of_layer
 
 NOTHING = "/.slipway"  # a program that is never started: the engine wants every container to have one
 
@@ -109,7 +109,7 @@ async def idle(connection: Connection, store: Store, image: Image) -> AsyncItera
     """A container that is not started: a place to look into an image, or to put something in."""
     made = await connection.run(
         lambda client: client.create_container(
-            image.id, command=[], entrypoint=[NOTHING], labels={LABEL_HOME: store.home}
+            image.id, command=[], entrypoint=[NOTHING], labels={LABEL_HOME: store.home, LABEL_NAME: FOR_IMAGES}
         )
     )
     try:

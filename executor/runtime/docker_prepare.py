@@ -20,7 +20,7 @@ from .docker import LABEL_HOME, LABEL_LAYER, LABEL_NAME, LABEL_TREES, Absent, Co
 from .docker_bases import said
 from .docker_commit import idle, keep, remove_container
 from .docker_content import FOLDER
-from .docker_store import LABEL_BELOW, LABEL_OF, LABEL_OUTPUT, LABEL_PYTHON, TREES, Image, Store, labelled
+from .docker_store import FOR_IMAGES, LABEL_BELOW, LABEL_OF, LABEL_OUTPUT, LABEL_PYTHON, TREES, Image, Store, labelled
 from .docker_tar import merged, packed
 
 OLDEST = (3, 10)
@@ -99,7 +99,7 @@ class Preparing:
                 client._raise_for_status(client._put(url, params={"path": "/"}, data=data))
 
             await self._connection.run(put, long=True)
-            await keep(self._connection, self._store, container, tag, labelled(image, {}, own))
+            await keep(self._connection, self._store, container, tag, labelled(image, {LABEL_NAME: ""}, own))
         return await self._store.get(f"{self._store.repository}:{tag}")
 
     async def _has_home(self, image: Image, container: str) -> bool:
@@ -194,7 +194,7 @@ class Preparing:
             environment=dict(spec.env),
             healthcheck={"test": ["NONE"]},
             host_config=host,
-            labels={LABEL_HOME: self._store.home, LABEL_NAME: spec.name},
+            labels={LABEL_HOME: self._store.home, LABEL_NAME: FOR_IMAGES},
         )
 
 

@@ -18,7 +18,7 @@ from . import docker_shell, docker_spec
 from .docker import LABEL_HOME, LABEL_NAME, Absent, Conflict, Connection, Facts, Refused, Unreachable, home_id
 from .docker_container import DockerContainer
 from .docker_images import DockerImages
-from .docker_store import Image
+from .docker_store import FOR_IMAGES, Image
 
 BASES = ("debian_slim", "from_registry", "from_dockerfile", "micromamba")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}")
@@ -95,8 +95,9 @@ class DockerRuntime:
         """Remove containers that nobody here knows."""
         ours = {"label": [f"{LABEL_HOME}={self._id}"]}
         for found in await self._connection.run(lambda client: client.containers(all=True, filters=ours)):
+            # Without a name it is somebody's own, made by hand of an image of ours, whose labels it has.
             name = (found.get("Labels") or {}).get(LABEL_NAME)
-            if self._first or (name is not None and name not in self._containers):
+            if name and (self._first or name not in (*self._containers, FOR_IMAGES)):
                 await self._remove(str(found["Id"]))
         if self._first:
             await self._images.sweep()

@@ -48,8 +48,8 @@ def body(
         host["DeviceRequests"] = [request]
     asked: dict[str, Any] = {
         "Image": image,
-        "Entrypoint": command[:1],
-        "Cmd": command[1:],
+        "Entrypoint": command,  # all of it: a Cmd of ours would be in the history of what is committed, and its config
+        "Cmd": [],
         # A commit would keep those of a build; of others than single ones each process gets them.
         "Env": [f"{name}={value}" for name, value in spec.env] if spec.single else [],
         "Labels": {**_labels(spec.labels), LABEL_HOME: home, LABEL_NAME: spec.name},

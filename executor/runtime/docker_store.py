@@ -23,6 +23,7 @@ LABEL_OUTPUT = "slipway.output"  # the digest of a layer's content
 LABEL_OF = "slipway.of"  # the layer that an image with trees was made from
 LABEL_PYTHON = "slipway.python"
 TREES = "trees"
+FOR_IMAGES = "/images"  # in place of a name, of containers that are only for a look into an image or for making one
 
 
 @frozen(kw_only=True)
@@ -133,9 +134,10 @@ class Store:
         for tag in sorted(image.tags):
             if tag.startswith(TREES):
                 trees = json.loads(image.labels.get(LABEL_TREES) or "[]")
-                yield Stored(ident=_ident(tag), layer=image.labels.get(LABEL_OF, ""), trees=tuple(trees), size=size)
+                layer = image.labels.get(LABEL_OF, "")
             else:
-                yield Stored(ident=_ident(tag), layer=_ident(tag), size=size)
+                trees, layer = (), _ident(tag)
+            yield Stored(ident=_ident(tag), layer=layer, trees=tuple(trees), size=size, content=image.id)
             size = 0  # a second name takes nothing
 
     async def alias(self, layer: str, existing: str) -> None:
