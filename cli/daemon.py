@@ -11,8 +11,10 @@ import sys
 from pathlib import Path
 
 from slipway.dsl.errors import Error
+from slipway.executor.config_file import ConfigFile
 from slipway.executor.engine import Engine
 from slipway.executor.home import EngineLock, Home
+from slipway.executor.runtime.docker_runtime import DockerRuntime
 from slipway.executor.runtime.native import NativeRuntime
 from slipway.executor.server import Server
 
@@ -27,8 +29,9 @@ async def serve(home: Home, *, idle_ms: int | None, ready: int | None = None) ->
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
+    runtimes = (NativeRuntime(home.path), DockerRuntime(home.path, ConfigFile(home.config).current))
     async with (
-        Engine.open(home, runtimes=(NativeRuntime(home.path),)) as engine,
+        Engine.open(home, runtimes=runtimes) as engine,
         Server.open(engine, home.socket, ended=ended, idle_ms=idle_ms),
     ):
         log.info("ready: pid %d, home %s", os.getpid(), home.path)
