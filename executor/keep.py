@@ -124,7 +124,7 @@ def _image_of(runtime: str, nodes: Nodes, function: str) -> str:
 def needed_by_container(runtime: str, spec: ContainerSpec) -> frozenset[str]:
     """The keys of what a container stands on."""
     trees = {bundle_key(tree.rstrip("/").rpartition("/")[2]) for tree in spec.trees}
-    layers = {layer_key(runtime, layer) for layer in spec.layers}
+    layers = {key for layer in spec.layers for key in (layer_key(runtime, layer), log_key(short(layer)))}
     return frozenset(trees | layers | {image_key(runtime, spec.layers[-1] if spec.layers else "", spec.trees)})
 
 
