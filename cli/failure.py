@@ -5,19 +5,22 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import sysconfig
 import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 import slipway
-from slipway.dsl.declaration import Fault
 from slipway.dsl.errors import DeclarationError, Error, ImageBuildError, InternalError
 
 from .output import Line, nearby, show
+
+if TYPE_CHECKING:  # every command imports this file, and few have anything to tell
+    import traceback
+
+    from slipway.dsl.declaration import Fault
 
 MOST_FAULTS = 8
 MOST_NOTES = 24  # a line or two each, and every parameter that does nothing is to be named
@@ -88,6 +91,8 @@ def build_failure(message: str, hint: str, log: str, place: str = "") -> list[Li
 
 def _called_from(error: Error) -> str:
     """The line of the user's that was being carried out, where there was one and the message doesn't name it."""
+    import traceback
+
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
     if not frames or f"{frames[-1].filename}:{frames[-1].lineno}" in error.message:
         return ""
@@ -96,6 +101,8 @@ def _called_from(error: Error) -> str:
 
 
 def _is_users(filename: str) -> bool:
+    import sysconfig
+
     libraries = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
     return not _is_ours(filename) and not filename.startswith(libraries)
 
@@ -136,6 +143,8 @@ def fault_lines(faults: Sequence[Fault]) -> list[Line]:
 
 def user_traceback(error: BaseException) -> list[Line]:
     """The traceback of a user's exception, and of what caused it, without our own frames."""
+    import traceback
+
     told = traceback.TracebackException.from_exception(error)
     _only_users(told, set())
     remote = from_worker(error)
@@ -180,6 +189,8 @@ def _is_ours(filename: str) -> bool:
 
 def _bug(error: BaseException) -> list[Line]:
     """An error that nobody foresaw: say that it is ours, and keep its traceback where it can be sent from."""
+    import traceback
+
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, InternalError):
         text = error.message
@@ -195,6 +206,8 @@ def _bug(error: BaseException) -> list[Line]:
 
 
 def _keep(error: BaseException) -> Path | None:
+    import traceback
+
     from slipway.engine_client import home_path
     from slipway.executor.home import Home
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -35,6 +34,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 def close_to(word: str, known: Sequence[str]) -> str:
     """' Did you mean …?' where something is close, else nothing."""
+    from difflib import get_close_matches
+
     close = get_close_matches(word, known, n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
 

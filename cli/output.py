@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -99,6 +98,8 @@ def say(text: str, style: str | None = None, *, err: bool = False) -> None:
 def width() -> int | None:
     """How many columns there are; None where nobody watches and nothing needs to be wrapped."""
     if os.environ.get("COLUMNS", "").isdigit() or is_terminal(sys.stdout):
+        import shutil  # it brings every kind of archive along
+
         return shutil.get_terminal_size().columns
     return None
 

@@ -8,21 +8,19 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from attrs import define
-
 from .output import Line, duration, harmless, has_colour, is_terminal, paint
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 
-@define
 class Doing:
-    """One thing under way: a layer that is built, a map that runs."""
+    """One thing under way: a layer that is built, a map that runs. `bar` is the number of its bar on screen."""
 
-    title: str
-    began: float
-    bar: int = -1  # its bar in the live display
+    def __init__(self, title: str, began: float) -> None:
+        self.title = title
+        self.began = began
+        self.bar = -1
 
 
 class Screen:

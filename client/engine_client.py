@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -105,6 +104,8 @@ def _start(home: Path) -> Connection:
 
 def _spawn(home: Path) -> None:
     """Start the engine as a process of its own and wait until it says that it is ready, or ends."""
+    import subprocess
+
     log_path = Home(home).engine_log
     log_path.parent.mkdir(exist_ok=True)
     ready, write_end = os.pipe()

@@ -6,8 +6,6 @@ import fcntl
 import os
 from pathlib import Path
 
-from attrs import field, frozen
-
 from slipway.dsl.errors import RuntimeUnavailable
 
 from .locks import lock, try_lock
@@ -15,11 +13,14 @@ from .locks import lock, try_lock
 ENDING_SECONDS = 30.0  # as long an engine that was told to end may take before the next one gives up
 
 
-@frozen
 class Home:
     """Where things lie. `create` makes the folders, readable by their owner alone."""
 
-    path: Path = field(converter=Path)
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def __repr__(self) -> str:
+        return f"<Home {self.path}>"
 
     @property
     def config(self) -> Path:
