@@ -16,7 +16,7 @@ from .align import align
 from .facts import Facts, FileEntry
 from .fields import differences
 from .lower import checked, lower
-from .nodes import BundleSpec, FunctionSpec, Graph, LayerSpec, Node
+from .nodes import BaseSpec, BundleSpec, FunctionSpec, Graph, LayerSpec, Node
 from .plan import Change, Plan, Verb
 from .titles import image_of, node_title
 from .world import World
@@ -80,6 +80,7 @@ def plan(
 class _Diff:
     def __init__(self, old: Graph, new: Graph, built: frozenset[str], last_ms: Mapping[str, int]) -> None:
         self.new, self.built, self.last_ms = new, built, last_ms
+        self.moved = (f"runtime: {old.runtime} → {new.runtime}",) if old.runtime != new.runtime else ()
         self.old_nodes = {node.address: node for node in old.nodes}
         self.new_nodes = {node.address: node for node in new.nodes}
         self.alignment = align(old, new)
@@ -158,6 +159,8 @@ class _Diff:
             return (*differences(old.spec.step, new.spec.step), *map(str, files), *versions)
         if type(old.spec) is not type(new.spec):
             return (f"it was a {old.spec.KIND}",)
+        if self.moved and isinstance(old.spec, BaseSpec):  # what it is made of there has nothing in common with here
+            return self.moved
         return differences(old.spec, new.spec)
 
     def files(self, old: Node, new: Node) -> tuple[FileChange, ...]:

@@ -260,6 +260,13 @@ def test_a_base_that_moved_replaces_all_above_and_says_what_moved() -> None:
     assert found["image search/1"].because == ("because the layer below changes",)
 
 
+def test_an_app_on_another_runtime_says_so_where_it_stands() -> None:
+    manifest = BaseFact(identity=(("manifest", "sha256:1"),))
+    found = facts(app(GIT), lambda need: manifest if isinstance(need, BaseNeed) else None)
+    base, layer, *_ = diff(graph(app(GIT)), compile(app(GIT), evolve(found, runtime="docker")))
+    assert base.because == ("runtime: native → docker",) and layer.because == ("because the layer below changes",)
+
+
 def test_a_renamed_image_is_the_same_image() -> None:
     found = changes(app(GIT), app(images=(image(GIT, name="other"),)))
     assert [(c.address, c.verb, c.was) for c in found.values()] == [
