@@ -246,7 +246,8 @@ class Containers:
         shell = Shell(name, spec, live.runtime, live.serial, engine.clock.now_ms())
         self._shells[name] = shell
         try:
-            how = await self._in_shell(scope, emit, shell, argv or SHELL, window)
+            async with engine.uses.hold(live.graph):  # it may outlive the app that it was made for
+                how = await self._in_shell(scope, emit, shell, argv or SHELL, window)
         finally:
             del self._shells[name]
         return _told(how, f"the shell {name} was stopped" if shell.stopped else "")

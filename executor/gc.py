@@ -35,7 +35,7 @@ from .runtime.layers import remove_tree
 OFFERS = 8  # that are remembered
 AT_ONCE = 200  # files that are removed before somebody else may begin to use them
 NEEDED = "it is needed by now"
-BUILDING = "a build may be using it"
+BUILDING = "a build or a shell may be using it"
 
 
 @frozen(kw_only=True)
