@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 from attrs import frozen
 
 from slipway.dsl.app import App
@@ -34,6 +33,7 @@ from slipway.dsl.errors import Error, InvalidError
 from slipway.dsl.function import Function
 from slipway.dsl.image import Image
 from slipway.dsl.options import FunctionSettings
+from slipway.dsl.own import cloudpickle
 
 from .identity import whole_identity
 from .images import Images

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
-import cloudpickle
 from attrs import evolve, field, frozen
 
 from slipway.dsl.declaration import (
@@ -27,6 +26,7 @@ from slipway.dsl.declaration import (
 from slipway.dsl.errors import Error, InvalidError
 from slipway.dsl.image import Image
 from slipway.dsl.items import Item, step_name
+from slipway.dsl.own import cloudpickle
 
 from .context import Lines, find_context, read_dockerfile
 from .identity import NoText, canonical_text, plain_globals, source_text

@@ -47,7 +47,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.path.append("/.slipway/fallback")
     sys.path[:1] = ["/.slipway/code", "/root"]  # the user's code, then what the image has of it, instead of ours
     sys.path.insert(0, "/.slipway/lib")
     import slipway  # noqa: F401 - ours, even where the image has another one

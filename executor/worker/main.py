@@ -2,8 +2,8 @@
 
 `python main.py [folder of engine.sock] [folder of our own code] [folder of the user's code]`
 
-It needs Python 3.10 or later and nothing installed: our own code lies at /.slipway/lib, and what that needs (attrs,
-cloudpickle) at /.slipway/fallback, behind everything of the user's, so that the user's own versions win.
+It needs Python 3.10 or later and nothing installed: our own code lies at /.slipway/lib, behind everything of the
+user's, and what that needs (attrs, cloudpickle) is known by names of our own alone: see `package`.
 """
 
 import os
@@ -15,7 +15,7 @@ def _prepare_path(code: str, user: str) -> None:
     lib = os.path.join(code, "lib")  # noqa: PTH118 - before any import
     sys.path[0] = user
     sys.path.insert(0, lib)
-    import slipway  # noqa: F401 - ours, even where the image has another one; its own imports need the fallback
+    import slipway  # noqa: F401 - ours, even where the image has another one
 
     sys.path.remove(lib)
     sys.path.append(lib)
@@ -25,7 +25,6 @@ if __name__ == "__main__":
     _folder = sys.argv[1] if len(sys.argv) > 1 else "/.slipway/run"
     _code = sys.argv[2] if len(sys.argv) > 2 else "/.slipway"
     _user = sys.argv[3] if len(sys.argv) > 3 else "/root"
-    sys.path.append(os.path.join(_code, "fallback"))  # noqa: PTH118
     _prepare_path(_code, _user)
     from slipway.executor.worker.serve import main
 

@@ -1,4 +1,9 @@
-"""Our own code as a worker needs it: `<home>/runtime/<code digest>/lib` and `fallback`, made once."""
+"""Our own code as a worker needs it: `<home>/runtime/<code digest>/lib` and `fallback`, made once.
+
+An image may have attrs and cloudpickle of its own, of any version, or none: what user code imports is what the image
+has. So ours are not on a worker's path; our modules know them as `slipway.dsl.own.attr` and `….cloudpickle`, the
+former by a change of the line that imports them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,8 @@ from functools import cache
 from pathlib import Path
 
 FLOORS = ("dsl", "compiler", "executor", "schedules", "endpoints", "cli")
-FALLBACK = ("attr", "attrs", "cloudpickle")
+FALLBACK = ("attr", "cloudpickle")
+OWN = (b"\nfrom attrs import ", b"\nfrom slipway.dsl.own.attr import ")
 IN_CONTAINER = "/.slipway"  # where a worker finds `lib` and `fallback`
 STAMP = "code.digest"  # in a copy: what it is a copy of
 
@@ -70,7 +76,7 @@ def prepare(home: Path) -> Path:
             for path, _ in _sources(str(root), deep=bool(name)):
                 to = copy / Path(path).relative_to(root)
                 to.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(path, to)
+                to.write_bytes(Path(path).read_bytes().replace(*OWN))
         (making / "lib" / "slipway" / STAMP).write_text(code_digest())
         for name in FALLBACK:
             folder = Path(str(importlib.import_module(name).__file__)).parent

@@ -83,7 +83,7 @@ def dump(value: Any) -> Packed:
     """
     if _is_plain(value):
         return Packed([pickle.dumps(value, 5)])
-    import cloudpickle  # takes milliseconds that a call with plain values need not spend
+    from slipway.dsl.own import cloudpickle  # takes milliseconds that a call with plain values need not spend
 
     buffers: list[memoryview] = []
 

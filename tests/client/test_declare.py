@@ -411,7 +411,7 @@ def test_serialized_functions(load: Load, tmp_path: Path) -> None:
         [
             sys.executable,
             "-c",
-            f"import base64, cloudpickle; print(cloudpickle.loads(base64.b64decode({function.serialized!r}))(4))",
+            f"import base64, pickle; print(pickle.loads(base64.b64decode({function.serialized!r}))(4))",
         ],
         capture_output=True,
         text=True,

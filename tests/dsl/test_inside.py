@@ -49,7 +49,7 @@ def test_a_worker_makes_none_of_the_classes_that_a_plan_needs() -> None:
         "heavy = ('attr', 'attrs', 'inspect', 'pathlib', 'slipway.dsl.declaration')\n"
         "print([name for name in heavy if name in sys.modules])\n"
     )
-    argv = [sys.executable, "-I", "-S", "-c", program, str(our_code() / "lib"), str(our_code() / "fallback")]
+    argv = [sys.executable, "-I", "-S", "-c", program, str(our_code() / "lib")]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     assert done.stdout == "['renamed', 'work'] 2 <Function work of example> data\n[]\n"
 

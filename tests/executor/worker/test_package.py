@@ -17,11 +17,12 @@ from slipway.executor.worker import package
 def test_a_copy_is_whole_runs_by_itself_and_knows_whose_copy_it_is() -> None:
     code = our_code()
     program = (
-        "import sys; sys.path[:0] = sys.argv[1:]\n"
-        "import slipway, attrs, cloudpickle\n"
+        "import sys; sys.path[:0] = sys.argv[1:2]\n"
+        "import slipway, slipway.dsl.declaration, slipway.dsl.own.attr as attr, slipway.dsl.own.cloudpickle\n"
         "from slipway.executor.worker import serve, package\n"
         "from slipway.session import EngineSession\n"
-        "assert serve.__file__.startswith(sys.argv[1]) and attrs.__file__.startswith(sys.argv[2])\n"
+        "assert serve.__file__.startswith(sys.argv[1]) and attr.__file__.startswith(sys.argv[2])\n"
+        "assert not {'attr', 'attrs', 'cloudpickle'} & set(sys.modules)\n"
         "print(package.code_digest())"
     )
     argv = [sys.executable, "-I", "-S", "-c", program, str(code / "lib"), str(code / "fallback")]
