@@ -20,10 +20,17 @@ from .engine import Emit, Engine, Scope
 from .logbook import LogLine
 from .ports import Container, Exit
 from .sessions import Room, Sessions, Window, check_size
+from .worker.host import USER_CODE
+from .worker.package import IN_CONTAINER
 
 STATS_SECONDS = 2.0  # a runtime that takes longer to tell how much memory a container has is not waited for
 STOP_GRACE_MS = 5000
-SHELL = ("/bin/sh", "-c", "[ -x /bin/bash ] && exec /bin/bash; exec /bin/sh")
+# What a program is started by, so that its Python finds the function's module and us, as the worker does.
+WAY = f"""PYTHONPATH={USER_CODE}:${{PYTHONPATH:+$PYTHONPATH:}}{IN_CONTAINER}/lib; export PYTHONPATH
+[ $# -eq 0 ] && [ -x /bin/bash ] && exec /bin/bash
+[ $# -eq 0 ] && exec /bin/sh
+exec "$@"
+"""
 STOPPED = "the worker was stopped: slipway container stop"
 MAX_TAIL = 100_000
 
@@ -247,7 +254,7 @@ class Containers:
         self._shells[name] = shell
         try:
             async with engine.uses.hold(live.graph):  # it may outlive the app that it was made for
-                how = await self._in_shell(scope, emit, shell, argv or SHELL, window)
+                how = await self._in_shell(scope, emit, shell, argv, window)
         finally:
             del self._shells[name]
         return _told(how, f"the shell {name} was stopped" if shell.stopped else "")
@@ -283,7 +290,7 @@ class Containers:
             env=worker.env,
             cwd=worker.cwd,
         )
-        return await self._sessions.attend(scope, emit, room, argv, window)
+        return await self._sessions.attend(scope, emit, room, ("/bin/sh", "-c", WAY, "slipway", *argv), window)
 
     async def resize(self, scope: Scope, params: dict[str, Any], _emit: Emit) -> dict[str, Any]:
         self._sessions.resize(scope, params["session"], params["rows"], params["columns"])
