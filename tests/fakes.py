@@ -205,6 +205,7 @@ class FakeContainer:
         self.files = files
         self.processes: list[FakeProcess] = []
         self.ended = False
+        self._entrypoint = spec.entrypoint or ()
 
     @property
     def name(self) -> str:
@@ -242,6 +243,10 @@ class FakeContainer:
         self, process: P, argv: tuple[str, ...], env: tuple[tuple[str, str], ...], cwd: str | None, stdin: bytes
     ) -> P:
         self.processes.append(process)
+        argv, self._entrypoint = (*self._entrypoint, *argv), ()
+        if argv[3:4] == ("before",):
+            process.say(1, b"before ")
+            argv = argv[4:]
         outcome = self.runtime.outcome(argv)
         if outcome is not None:
             self._play(process, outcome)

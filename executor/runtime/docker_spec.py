@@ -54,6 +54,7 @@ def body(
         "Env": [f"{name}={value}" for name, value in spec.env] if spec.single else [],
         "Labels": {**_labels(spec.labels), LABEL_HOME: home, LABEL_NAME: spec.name},
         "OpenStdin": True,
+        "StdinOnce": spec.single,  # its stdin ends when we say so; a keeper's ends with the engine
         "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": host,
     }

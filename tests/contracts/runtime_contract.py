@@ -45,6 +45,7 @@ SCRIPTS = {
     "size": "trap 'stty size; exit 5' WINCH; stty size; while :; do sleep 1000 & wait; done",
     "greet": 'printf "who? "; read -r name; echo "hello $name"',
     "controls": 'test -t 0 && test -t 1 && test -t 2 && tty && echo >/dev/tty "mine"',
+    "before": 'printf "before "; exec "$@"',
     "hog": "exec python3 -c 'x = bytearray(400 << 20); x[::4096] = bytes(len(x[::4096]))'",
 }
 
@@ -619,5 +620,151 @@ class RuntimeContract:
             async with made(runtime, spec) as container:
                 assert (await finish(container, sh("hog"))).how == Exit(code=None, signal=signal.SIGKILL, oom=True)
                 assert (await finish(container, sh("exit", "0"))).how == Exit(code=0)
+
+        play(runtime, scenario)
+
+    # --- containers for one process, as workers are -----------------------------------------------------
+
+    def test_plain_settings_reach_every_process(self, runtime: Runtime) -> None:
+        async def scenario(runtime: Runtime, base: BaseFact) -> None:
+            spec = ContainerSpec(name="one", base=base, env=(("A", "x 'y'"), ("B", "1")))
+            for single in (False, True):
+                async with made(runtime, evolve(spec, single=single)) as container:
+                    assert (await finish(container, sh("env", "A"))).out == b"x 'y'"
+            async with made(runtime, spec) as container:
+                assert (await finish(container, sh("env", "B"), env=(("B", "2"),))).out == b"2"
+                assert (await finish(container, sh("env", "B"))).out == b"1"
+
+        play(runtime, scenario)
+
+    def test_a_single_container_runs_its_process_as_others_do(self, runtime: Runtime) -> None:
+        async def scenario(runtime: Runtime, base: BaseFact) -> None:
+            spec = ContainerSpec(name="one", base=base, single=True)
+            async with made(runtime, spec) as container:
+                ran = await finish(container, sh("say", "out", "err"))
+                assert ran == Ran(how=Exit(code=0), out=b"out", err=b"err")
+            async with made(runtime, spec) as container:
+                assert (await finish(container, sh("exit", "3"))).how == Exit(code=3)
+            async with made(runtime, spec) as container:
+                ran = await finish(container, sh("cat"), stdin=b"x" * 300_000)
+                assert (ran.how, len(ran.out)) == (Exit(code=0), 300_000)
+            async with made(runtime, spec) as container:
+                odd = (("A.B", "1"), ("A", "x y\n'ü"))
+                assert (await finish(container, sh("env", "A"), env=odd)).out == "x y\n'ü".encode()
+            async with made(runtime, spec) as container:
+                assert (await finish(container, sh("cwd"))).out == b"/root"
+            async with made(runtime, spec) as container:
+                ran = await finish(container, ("no-such-program", "x"))
+                assert ran.how == Exit(code=127)
+                assert b"no-such-program: not found" in ran.err
+
+        play(runtime, scenario)
+
+    def test_a_single_container_ends_as_others_do(self, runtime: Runtime) -> None:
+        async def scenario(runtime: Runtime, base: BaseFact) -> None:
+            spec = ContainerSpec(name="one", base=base, single=True)
+            async with made(runtime, spec) as container:
+                process, _ = await until_ready(container, sh("wait"))
+                process.signal(signal.SIGINT)
+                assert await process.wait() == Exit(code=None, signal=signal.SIGINT)
+            async with made(runtime, spec) as container:
+                process, said = await until_ready(container, sh("trap"))
+                assert (await container.stats()).processes == 1
+                await container.stop(20_000)
+                assert await process.wait() == Exit(code=7)
+                assert b"".join(said) == b"ready\nended\n"
+            async with made(runtime, spec) as container:
+                process, _ = await until_ready(container, sh("stubborn"))
+                await container.stop(10)
+                assert await process.wait() == Exit(code=None, signal=signal.SIGKILL)
+            async with made(runtime, spec) as container:
+                process, _ = await until_ready(container, sh("wait"))
+                await asyncio.gather(container.kill(), container.kill())
+                assert await process.wait() == Exit(code=None, signal=signal.SIGKILL)
+
+        play(runtime, scenario)
+
+    def test_a_single_container_takes_more_processes_while_its_first_runs(self, runtime: Runtime) -> None:
+        async def scenario(runtime: Runtime, base: BaseFact) -> None:
+            async with made(runtime, ContainerSpec(name="one", base=base, single=True)) as container:
+                first, _ = await until_ready(container, sh("wait"))
+                assert await finish(container, sh("say", "2", "")) == Ran(how=Exit(code=0), out=b"2")
+                terminal = await container.open_terminal(sh("greet"))
+                with Screen(terminal.fd) as screen:
+                    await screen.until(b"who? ")
+                    os.write(screen.fd, b"you\n")
+                    assert await terminal.wait() == Exit(code=0)
+                first.signal(signal.SIGKILL)
+                assert await first.wait() == Exit(code=None, signal=signal.SIGKILL)
+
+        play(runtime, scenario)
+
+    def test_a_terminal_may_be_the_process_of_a_single_container(self, runtime: Runtime) -> None:
+        async def scenario(runtime: Runtime, base: BaseFact) -> None:
+            async with made(runtime, ContainerSpec(name="one", base=base, single=True)) as container:
+                terminal = await container.open_terminal(sh("greet"))
+                with Screen(terminal.fd) as screen:
+                    await screen.until(b"who? ")
+                    os.write(screen.fd, b"you\n")
+                    assert await terminal.wait() == Exit(code=0)
+                    assert await screen.rest() == b"you\r\nhello you\r\n"
+
+        play(runtime, scenario)
+
+    def test_an_entrypoint_goes_before_what_a_single_container_runs(self, runtime: Runtime) -> None:
+        async def scenario(runtime: Runtime, base: BaseFact) -> None:
+            spec = ContainerSpec(name="one", base=base, single=True, entrypoint=sh("before"))
+            async with made(runtime, spec) as container:
+                assert (await finish(container, sh("say", "it", ""))).out == b"before it"
+
+        play(runtime, scenario)
+
+    def test_a_single_container_over_its_memory_ends_as_out_of_memory(self, runtime: Runtime) -> None:
+        async def scenario(runtime: Runtime, base: BaseFact) -> None:
+            notes = dict((await runtime.ability()).notes)
+            if "memory" in notes:
+                pytest.skip(notes["memory"])
+            spec = ContainerSpec(name="one", base=base, limits=Limits(memory_mib=64), single=True)
+            async with made(runtime, spec) as container:
+                assert (await finish(container, sh("hog"))).how == Exit(code=None, signal=signal.SIGKILL, oom=True)
+
+        play(runtime, scenario)
+
+    def test_what_is_prepared_names_the_python_of_its_containers(self, runtime: Runtime) -> None:
+        async def scenario(runtime: Runtime, base: BaseFact) -> None:
+            spec = ContainerSpec(name="one", base=base, single=True)
+            prepared = await runtime.prepare(spec)
+            assert await runtime.prepare(spec) == prepared
+            async with made(runtime, spec) as container:
+                ran = await finish(container, ("sh", "-c", f"command -v {prepared.python}", "say", "/python", ""))
+                assert ran.out.startswith(b"/")
+
+        play(runtime, scenario)
+
+    # --- what it keeps, and how it is -------------------------------------------------------------------
+
+    def test_what_is_stored_can_be_removed(self, runtime: Runtime) -> None:
+        async def scenario(runtime: Runtime, base: BaseFact) -> None:
+            spec = ContainerSpec(name="one", base=base)
+            await build(runtime, spec, "a", sh("write", "/data/a", "1" * 5000))
+            await runtime.alias(layer("b"), layer("a"))
+            stored = await runtime.stored()
+            assert sorted(one.layer for one in stored) == sorted((layer("a"), layer("b")))
+            assert sum(one.size for one in stored) >= 5000
+            for one in stored:
+                await runtime.remove(one.ident)
+            assert await runtime.stored() == ()
+            assert await listed(runtime) == set()
+
+        play(runtime, scenario)
+
+    def test_a_runtime_that_makes_containers_is_in_no_trouble(self, runtime: Runtime) -> None:
+        async def scenario(runtime: Runtime, base: BaseFact) -> None:
+            assert await runtime.trouble() == ""
+            assert await runtime.has_base(base)
+            said: list[bytes] = []
+            await runtime.fetch(base, output=lambda which, data: said.append(data))
+            async with made(runtime, ContainerSpec(name="one", base=base)):
+                assert await runtime.trouble() == ""
 
         play(runtime, scenario)
