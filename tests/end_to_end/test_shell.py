@@ -119,6 +119,12 @@ def test_a_shell_for_an_app_that_is_not_deployed(shop: Shop) -> None:
     assert (shop.shelf / "other").read_text() == "other\n"
 
 
+def test_python_finds_the_functions_module(shop: Shop) -> None:
+    line = "import app; print(app.app.name)"
+    assert shop.piped("container", "exec", shop.worker(), "python3", "-c", line) == (0, b"shop\n", b"")
+    assert shop.piped("shell", "shop", "--cmd", f"python3 -c '{line}'") == (0, b"shop\n", b"")
+
+
 def test_much_goes_in_and_comes_out(shop: Shop) -> None:
     data = os.urandom(3_000_000)
     assert shop.piped("container", "exec", shop.worker(), "cat", stdin=data) == (0, data, b"")
