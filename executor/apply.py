@@ -24,8 +24,9 @@ from slipway.dsl.version import VERSION
 from .build import Builder
 from .bundle import Bundles
 from .images import is_setting, nodes_of
+from .launch import container_of
 from .points import point
-from .ports import Deployment
+from .ports import ContainerSpec, Deployment, Limits
 from .solver import Solver, Status, Task
 from .store.state import State
 from .volumes import Volumes
@@ -220,6 +221,7 @@ class _Realising:
         self._done: list[str] = []
         self._failures: list[Failure] = []
         self._executed = 0
+        self._prepared: set[ContainerSpec] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> Applied:
@@ -277,6 +279,8 @@ class _Realising:
                 return lambda: self._bundle(node, bundle)
             case VolumeSpec() as volume:
                 return lambda: self._volume(node, volume)
+            case FunctionSpec() as function:
+                return lambda: self._function(node, function)
             case _:
                 return None
 
@@ -337,6 +341,14 @@ class _Realising:
         if await self._parts.volumes.ensure(spec.name, sub_paths):
             self._done.append(node.address)
             self._tell(node, "done")
+
+    async def _function(self, node: Node, spec: FunctionSpec) -> None:
+        """Have its image ready for workers: whether one can run in it is found here, not at the first call."""
+        container = container_of(self._graph.app, self._nodes, node, spec, self._parts.bundles)
+        alike = evolve(container, name="", limits=Limits(), network=True)
+        if alike not in self._prepared:
+            self._prepared.add(alike)
+            await self._parts.builder.prepare(container)
 
     # --- failures -------------------------------------------------------------------------------------
 

@@ -86,6 +86,10 @@ class Builder:
         self._alone: dict[str, asyncio.Lock] = {}
         self._numbers = itertools.count(1)
 
+    async def prepare(self, spec: ContainerSpec) -> None:
+        """See `Runtime.prepare`."""
+        await self._runtime.prepare(spec)
+
     async def build(self, nodes: Nodes, address: str, *, app: str = "", on_line: OnLine | None = None) -> Finished:
         """The layer at an address, built if it isn't there; the one below it must be.
 

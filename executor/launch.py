@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from slipway.compiler.encode import loads
 from slipway.compiler.nodes import BundleSpec, FunctionSpec, Graph, Node, SecretSpec
@@ -92,7 +92,7 @@ class Launcher:
         parts = image_parts(nodes, node.address)
         values = [secrets[slot] for slot in function.secrets]
         worker = WorkerSpec(
-            container=self._container(app, name, parts, nodes, node, function, volumes),
+            container=self._container(app, name, nodes, node, function, volumes),
             function=_start(name, function),
             env=_private(values),
             secrets=tuple(sorted({value for secret in values for value in secret.values()})),
@@ -111,23 +111,14 @@ class Launcher:
         self,
         app: str,
         name: str,
-        parts: ImageParts,
         nodes: Nodes,
         node: Node,
         function: FunctionSpec,
         volumes: dict[str, str],
     ) -> ContainerSpec:
-        bundles = [nodes[address] for address in node.inputs if isinstance(nodes[address].spec, BundleSpec)]
-        return ContainerSpec(
-            name="to-be-named",
-            base=parts.base,
-            layers=parts.layers,
-            trees=tuple(self._bundles.path(bundle.digest) for bundle in bundles),
+        return evolve(
+            container_of(name, nodes, node, function, self._bundles),
             mounts=tuple(self._mount(mount, volumes) for mount in function.volumes),
-            limits=_limits(function.resources),
-            env=_settings(name, function.resources, parts),
-            network=not function.block_network,
-            entrypoint=parts.config.entrypoint,
             labels=(("app", name), ("run", app), ("function", function.name)),
         )
 
@@ -137,6 +128,22 @@ class Launcher:
             raise NotFoundError(f"the volume {name} is not in this home", hint="slipway apply makes it.")
         folder = self._home.volumes / volumes[name] / (sub_path or "").lstrip("/")
         return Mount(source=str(folder), target=path, read_only=read_only)
+
+
+def container_of(app: str, nodes: Nodes, node: Node, function: FunctionSpec, bundles: Bundles) -> ContainerSpec:
+    """What the workers of a function are made of, as the graph says."""
+    parts = image_parts(nodes, node.address)
+    trees = [nodes[address] for address in node.inputs if isinstance(nodes[address].spec, BundleSpec)]
+    return ContainerSpec(
+        name=function.name,
+        base=parts.base,
+        layers=parts.layers,
+        trees=tuple(bundles.path(bundle.digest) for bundle in trees),
+        limits=_limits(function.resources),
+        env=_settings(app, function.resources, parts),
+        network=not function.block_network,
+        entrypoint=parts.config.entrypoint,
+    )
 
 
 def _start(app: str, function: FunctionSpec) -> FunctionStart:
