@@ -194,8 +194,6 @@ class Connection:
             raise _unreachable(self.address, _reason(error)) from error
 
     def _client(self, patience: float | None) -> Any:
-        import docker
-
         with self._guard:
             client = self._clients.get(patience)
         if client is not None and self._address is not None:
@@ -203,14 +201,28 @@ class Connection:
             return client
         self._address = address = docker_host.resolve(self._settings(), os.environ)
         _knock(address.url)
-        # docker-py says int, and hands on what requests takes: a fraction, or None for no limit.
-        options: dict[str, Any] = {"timeout": patience, "max_pool_size": AT_ONCE}
-        client = docker.APIClient(base_url=address.url, version="auto", tls=_tls(address), **options)
+        client = _connected(address, patience)
         with self._guard:
             known = self._clients.setdefault(patience, client)
         if known is not client:
             client.close()
         return known
+
+
+def _connected(address: Address, patience: float | None) -> Any:
+    import docker
+    from docker.constants import DEFAULT_DOCKER_API_VERSION
+
+    # docker-py says int, and hands on what requests takes: a fraction, or None for no limit.
+    options: dict[str, Any] = {"timeout": patience, "max_pool_size": AT_ONCE}
+    client = docker.APIClient(base_url=address.url, version=DEFAULT_DOCKER_API_VERSION, tls=_tls(address), **options)
+    client.trust_env = False  # else a proxy's address or certificates that it names count for the engine too
+    try:
+        client._version = client._retrieve_server_version()
+    except BaseException:
+        client.close()
+        raise
+    return client
 
 
 def _tls(address: Address) -> Any:
