@@ -93,7 +93,9 @@ class Collector:
         needed = await self._needed({thing.key for thing in found.things})
         choice = await asyncio.to_thread(decide, found.things, needed, keep=keep)
         ident = secrets.token_hex(8)
-        offer = Offer(ident=ident, began_ms=began, choice=choice, keep=keep, skipped=found.skipped)
+        # A machine without Docker is nobody's concern who never used it.
+        skipped = tuple([skip for skip in found.skipped if await engine.state.has_used(skip[0])])
+        offer = Offer(ident=ident, began_ms=began, choice=choice, keep=keep, skipped=skipped)
         self._offers[ident] = offer
         while len(self._offers) > OFFERS:
             del self._offers[next(iter(self._offers))]

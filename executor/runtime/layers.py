@@ -107,7 +107,7 @@ class Layers:
             return 0
         sizes: dict[int, int] = {}  # by inode: a file with two names is there once
         with contextlib.suppress(FileNotFoundError):  # it is being removed
-            for name in _walk(str(path)):
+            for name in (str(path), *_walk(str(path))):
                 status = os.lstat(name)
                 sizes[status.st_ino] = status.st_blocks * 512
         return sum(sizes.values())

@@ -182,6 +182,12 @@ class State:
     async def all_built(self, runtime: str) -> tuple[Built, ...]:
         return await self._some_built("runtime = ?", (runtime,))
 
+    async def has_used(self, runtime: str) -> bool:
+        """Whether anything was ever built or deployed with a runtime."""
+        query = """SELECT EXISTS (SELECT 1 FROM layers WHERE runtime = ?1)
+            OR EXISTS (SELECT 1 FROM deployments WHERE runtime = ?1)"""
+        return await self._database.read(lambda connection: bool(connection.execute(query, (runtime,)).fetchone()[0]))
+
     async def forget_layer(self, layer: str, runtime: str) -> None:
         await self._database.write(
             lambda connection: connection.execute(
