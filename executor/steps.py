@@ -315,7 +315,7 @@ def _add_python(step: AddPython) -> Recipe:
     script = (
         f"mkdir -p /usr/local && cp -RPp {PYTHON}/. /usr/local/ || exit\n"
         f"/usr/local/bin/python{version} -c pass || "
-        '{ echo "the Python that add_python= brings needs an image with glibc" >&2; exit 1; }\n'
+        '{ echo "the Python of add_python= does not run in this image: it needs glibc, as Debian has" >&2; exit 1; }\n'
         f"exec /usr/local/bin/python{version} -B {FINISH_PYTHON} {PYTHON}"
     )
     return Recipe(commands=(("/bin/sh", "-c", script),), env=(*BASE_ENV, *COMPILED), worker=True, python=step)

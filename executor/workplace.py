@@ -69,7 +69,6 @@ class Workplace:
         if what.python is not None:
             source = await asyncio.to_thread(self._python, what.python)
             mounts.append(Mount(source=source, target=PYTHON, read_only=True))
-            env["PYTHON_HOME"] = source
         mounts += [mount async for mount in self._mounts(what)]
         spec = ContainerSpec(
             name=name,

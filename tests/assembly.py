@@ -70,9 +70,15 @@ class Assembly:
     @classmethod
     @asynccontextmanager
     async def opened(
-        cls, home: Path, runtime: Runtime, *, indexes: Indexes | None = None, version: str = "0.1.0"
+        cls,
+        home: Path,
+        runtime: Runtime,
+        *,
+        indexes: Indexes | None = None,
+        version: str = "0.1.0",
+        uv_program: Path | None = None,
     ) -> AsyncIterator[Assembly]:
-        """`indexes` None: this host's own."""
+        """`indexes` None: this host's own; `uv_program` None: the one that we come with."""
         await asyncio.to_thread(home.mkdir, exist_ok=True)
         state = State.open(home / "state.db", version="0.1.0")
         await runtime.start()
@@ -90,7 +96,7 @@ class Assembly:
                     logs=home / "logs" / "layers",
                     cache=home / "cache",
                     code=our_code(),
-                    uv=Path(uv.find_uv_bin()),
+                    uv=uv_program or Path(uv.find_uv_bin()),
                 ),
                 volumes=volumes,
                 indexes=read_indexes if indexes is None else (lambda: indexes),

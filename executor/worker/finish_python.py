@@ -1,11 +1,12 @@
 """Run by a Python that was just copied to /usr/local of an image: makes it at home there. Standard library only.
 
-`python finish_python.py FROM`: FROM is the folder that it was copied from; PYTHON_HOME says where that lay on the host.
+`python finish_python.py FROM`: FROM is the folder that it was copied from.
 """
 
 import compileall
 import os
 import py_compile
+import runpy
 import sys
 from pathlib import Path
 
@@ -29,19 +30,19 @@ def own(source: Path) -> None:
                 os.lchown(path, 0, 0)
 
 
-def settle(home: str) -> None:
+def settle() -> None:
     """What says where Python lies says where it lies now."""
     library = PREFIX / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}"
     (library / "EXTERNALLY-MANAGED").unlink(missing_ok=True)
-    places = (*library.glob("_sysconfigdata*.py"), *(PREFIX / "lib" / "pkgconfig").glob("python*.pc"))
-    for path in places:
-        if path.is_symlink():
-            continue
+    data = tuple(library.glob("_sysconfigdata*.py"))
+    homes = {str(Path(runpy.run_path(str(path))["build_time_vars"]["BINDIR"]).parent) for path in data}
+    for path in (*data, *(PREFIX / "lib" / "pkgconfig").glob("python*.pc")):
         text = path.read_text(encoding="utf-8", errors="surrogateescape")
-        if home in text:
-            times = path.stat()
-            path.write_text(text.replace(home, str(PREFIX)), encoding="utf-8", errors="surrogateescape")
-            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        times = path.stat()
+        for home in homes:
+            text = text.replace(home, str(PREFIX))
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     compileall.compile_dir(library, quiet=1, invalidation_mode=py_compile.PycInvalidationMode.TIMESTAMP)
 
 
@@ -62,5 +63,5 @@ def name() -> None:
 
 if __name__ == "__main__":
     own(Path(sys.argv[1]))
-    settle(os.environ["PYTHON_HOME"])
+    settle()
     name()
