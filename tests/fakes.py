@@ -247,6 +247,8 @@ class FakeContainer:
         if argv[3:4] == ("before",):
             process.say(1, b"before ")
             argv = argv[4:]
+        if argv[:2] == ("/bin/sh", "-c") and argv[3:4] == ("slipway",):  # how shells and the like are started
+            argv = argv[4:]
         outcome = self.runtime.outcome(argv)
         if outcome is not None:
             self._play(process, outcome)
