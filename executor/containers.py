@@ -195,9 +195,10 @@ class Containers:
         logbook = self._engine.logbook
         end = logbook.follow(staff.pool.spec.app, hear) if follow and staff is not None else lambda: None
         try:
-            lines = await asyncio.to_thread(logbook.tail_of, ident, count)
+            lines = await asyncio.to_thread(logbook.tail_of, ident, max(count, 1))
             if not lines and staff is None:
                 self._known(ident)  # says that there is none
+            lines = lines[-count:] if count else []
             if not follow or staff is None:
                 return {"lines": [asdict(line) for line in lines]}
             emit({"event": "lines", "lines": [asdict(line) for line in (*lines, *_unheard(lines, heard))]})
