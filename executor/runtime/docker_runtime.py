@@ -18,7 +18,7 @@ from . import docker_shell, docker_spec
 from .docker import LABEL_HOME, LABEL_NAME, Absent, Conflict, Connection, Facts, Refused, Unreachable, home_id
 from .docker_container import DockerContainer
 from .docker_images import DockerImages
-from .docker_store import FOR_IMAGES, Image
+from .docker_store import Image
 
 BASES = ("debian_slim", "from_registry", "from_dockerfile", "micromamba")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}")
@@ -38,8 +38,8 @@ class DockerRuntime:
         self._containers: dict[str, DockerContainer | None] = {}  # None: being made
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sweeping = asyncio.Lock()
-        self._first = True  # what is there of this home is an earlier engine's
-        self._swept = False
+        self._swept = False  # until then what is there of this home is an earlier engine's
+        self._left: set[str] = set()  # ids and names of what an engine did not answer for
         self._trouble = ""
         self._no_disk = ""
 
@@ -81,7 +81,9 @@ class DockerRuntime:
             if not self._swept:
                 await self._sweep()
                 self._swept = True
-                self._first = False
+            for ident in tuple(self._left):
+                await self._remove(ident)
+                self._left.discard(ident)
         self._trouble = ""
         return facts
 
@@ -92,15 +94,14 @@ class DockerRuntime:
         return await self._ready()
 
     async def _sweep(self) -> None:
-        """Remove containers that nobody here knows."""
+        """Remove what an earlier engine of this home left."""
         ours = {"label": [f"{LABEL_HOME}={self._id}"]}
         for found in await self._connection.run(lambda client: client.containers(all=True, filters=ours)):
             # Without a name it is somebody's own, made by hand of an image of ours, whose labels it has.
             name = (found.get("Labels") or {}).get(LABEL_NAME)
-            if name and (self._first or name not in (*self._containers, FOR_IMAGES)):
+            if name:
                 await self._remove(str(found["Id"]))
-        if self._first:
-            await self._images.sweep()
+        await self._images.sweep()
 
     async def _remove(self, ident: str) -> None:
         try:
@@ -242,6 +243,7 @@ class DockerRuntime:
         except Conflict as error:
             raise AlreadyExistsError(f"there is a container {name} already: {error.message}") from error
         except Unreachable:
+            self._left.add(name)  # it may have been made all the same
             raise
         except RuntimeUnavailable as error:
             raise RuntimeUnavailable(f"container {spec.name} could not be made: {error.message}") from error
@@ -253,16 +255,16 @@ class DockerRuntime:
             mark=mark,
             connection=self._connection,
             commit=self._images.commit,
-            forget=lambda said: self._forget(spec.name, said=said),
+            forget=lambda said: self._forget(spec.name, None if said else ident),
         )
 
     def _settings(self, spec: ContainerSpec) -> DockerSettings:
         return self._config().docker_of(dict(spec.labels).get("app", ""))
 
-    def _forget(self, name: str, *, said: bool) -> None:
+    def _forget(self, name: str, left: str | None) -> None:
         self._containers.pop(name, None)
-        if not said:  # the engine was not there to remove it: that is done when it is back
-            self._swept = False
+        if left is not None:  # the engine was not there to remove it: that is done when it is back
+            self._left.add(left)
 
 
 def _created(client: Any, body: dict[str, Any], name: str) -> str:

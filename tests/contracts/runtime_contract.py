@@ -73,7 +73,7 @@ async def finish(container: Container, argv: tuple[str, ...], **more: Any) -> Ra
     return Ran(how=await process.wait(), out=b"".join(said[1]), err=b"".join(said[2]))
 
 
-async def until_ready(container: Container, argv: tuple[str, ...]) -> tuple[Process, list[bytes]]:
+async def until_ready(container: Container, argv: tuple[str, ...], **more: Any) -> tuple[Process, list[bytes]]:
     """Start a program and wait for its first line."""
     said: list[bytes] = []
     ready = asyncio.Event()
@@ -82,7 +82,7 @@ async def until_ready(container: Container, argv: tuple[str, ...]) -> tuple[Proc
         said.append(data)
         ready.set()
 
-    process = await container.exec(argv, output=hear)
+    process = await container.exec(argv, output=hear, **more)
     await ready.wait()
     return process, said
 
