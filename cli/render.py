@@ -99,7 +99,7 @@ def plan_lines(plan: PlanView, *, width: int | None = None) -> list[Line]:
 
 def _image(change: Change) -> str:
     """'image search' for each of its base and layers, '' for a node that stands by itself."""
-    if change.kind not in {"base", "layer"}:
+    if change.kind not in {"base", "layer"} or not change.address.startswith("image "):
         return ""
     return change.address.partition("/")[0]
 

@@ -138,10 +138,11 @@ class Screen:
     def _on_node(self, event: dict[str, Any]) -> None:
         address, state = event["address"], event["state"]
         title = event.get("title") or address
+        pulled = event.get("kind") == "base"
         if state == "running":
             self.begin(address, title)
             if not self._has_bars:
-                self.tell((("building  ", "dim"), title))
+                self.tell((("pulling   " if pulled else "building  ", "dim"), title))
             return
         taken_ms = self.end(address)
         if state == "failed":
@@ -150,5 +151,5 @@ class Screen:
         elif state == "skipped":
             self.line((("skipped   ", "warning"), title))
         elif taken_ms is not None:
-            word = "built     " if event.get("executed", True) else "reused    "
+            word = "pulled    " if pulled else "built     " if event.get("executed", True) else "reused    "
             self.tell(((word, "add"), f"{title}  ", (duration(event.get("ms", taken_ms)), "dim")))

@@ -271,8 +271,8 @@ class _Realising:
 
     def _work(self, node: Node) -> Callable[[], Awaitable[None]] | None:
         match node.spec:
-            case BaseSpec():
-                return lambda: self._base(node)
+            case BaseSpec() as base:
+                return lambda: self._base(node, base)
             case LayerSpec():
                 return lambda: self._layer(node)
             case BundleSpec() as bundle:
@@ -286,19 +286,15 @@ class _Realising:
 
     # --- nodes ----------------------------------------------------------------------------------------
 
-    async def _base(self, node: Node) -> None:
+    async def _base(self, node: Node, spec: BaseSpec) -> None:
+        builder = self._parts.builder
+        if await builder.has_base(spec):
+            return
         began = time.monotonic()
-
-        def on_line(text: str) -> None:
-            if not told:
-                told.append(text)
-                self._tell(node, "running")
-            self._parts.on_event({"event": "log", "address": node.address, "text": text})
-
-        told: list[str] = []
-        if await self._parts.builder.fetch(node, app=self._graph.app, on_line=on_line):
-            self._done.append(node.address)
-            self._tell(node, "done", ms=round((time.monotonic() - began) * 1000), pulled=True)
+        self._tell(node, "running")
+        await builder.fetch(node, app=self._graph.app, on_line=self._line_of(node))
+        self._done.append(node.address)
+        self._tell(node, "done", ms=round((time.monotonic() - began) * 1000))
 
     async def _layer(self, node: Node) -> None:
         builder, app = self._parts.builder, self._graph.app
@@ -308,12 +304,8 @@ class _Realising:
         if is_setting(node):
             await builder.build(self._nodes, node.address, app=app)
             return
-
-        def on_line(text: str) -> None:
-            self._parts.on_event({"event": "log", "address": node.address, "text": text})
-
         self._tell(node, "running")
-        finished = await builder.build(self._nodes, node.address, app=app, on_line=on_line)
+        finished = await builder.build(self._nodes, node.address, app=app, on_line=self._line_of(node))
         self._done.append(node.address)
         self._executed += finished.executed
         self._tell(node, "done", ms=finished.ms, executed=finished.executed)
@@ -366,7 +358,11 @@ class _Realising:
 
     def _tell(self, node: Node, state: str, **more: object) -> None:
         title = node_title(node) if isinstance(node.spec, BaseSpec | LayerSpec) else ""
-        self._parts.on_event({"event": "node", "address": node.address, "state": state, "title": title, **more})
+        event = {"event": "node", "address": node.address, "kind": node.spec.KIND, "state": state, "title": title}
+        self._parts.on_event(event | more)
+
+    def _line_of(self, node: Node) -> Callable[[str], None]:
+        return lambda text: self._parts.on_event({"event": "log", "address": node.address, "text": text})
 
 
 def in_words(error: OSError) -> Error:

@@ -81,7 +81,7 @@ class Builder:
         self._logs = folders.logs
         self._workplace = Workplace(folders=folders, bundles=bundles, volumes=volumes, indexes=indexes)
         self._flights: Flights[str, Finished] = Flights()
-        self._fetches: Flights[str, bool] = Flights()
+        self._fetches: Flights[str, None] = Flights()
         self._jobs: dict[str, _Job] = {}
         self._alone: dict[str, asyncio.Lock] = {}
         self._numbers = itertools.count(1)
@@ -120,17 +120,16 @@ class Builder:
     def runtime_name(self) -> str:
         return self._runtime.name
 
-    async def fetch(self, node: Node, *, app: str = "", on_line: OnLine) -> bool:
-        """Have the image of a base here; True where it was not. Raises `NotFoundError` or `RuntimeUnavailable`."""
+    async def has_base(self, spec: BaseSpec) -> bool:
+        """Whether a base is here; nothing always is."""
+        return spec.identity == NOTHING.identity or await self._runtime.has_base(_fact(spec))
+
+    async def fetch(self, node: Node, *, app: str, on_line: OnLine) -> None:
+        """Have a base here. Raises `NotFoundError` or `RuntimeUnavailable`."""
         spec = node.spec
         assert isinstance(spec, BaseSpec)
-        if spec.identity == NOTHING.identity:
-            return False
-        base = BaseFact(identity=spec.identity, says=spec.says, paths=spec.paths)
-        if await self._runtime.has_base(base):
-            return False
 
-        async def fetch() -> bool:
+        async def fetch() -> None:
             keys = await self._unsealed(app, spec.auth)
             splitter = Splitter(secrets.token_hex(8), tuple(keys.values()))
 
@@ -138,12 +137,11 @@ class Builder:
                 for line in splitter.feed(stream, data):
                     on_line(line.text)
 
-            await self._runtime.fetch(base, auth=tuple(sorted(keys.items())), output=take)
+            await self._runtime.fetch(_fact(spec), auth=tuple(sorted(keys.items())), output=take)
             for line in splitter.finish():
                 on_line(line.text)
-            return True
 
-        return await self._fetches.join(node.digest, fetch)
+        await self._fetches.join(node.digest, fetch)
 
     async def is_there(self, node: Node) -> bool:
         """Whether a layer is finished and known, so that building it would do nothing."""
@@ -358,6 +356,10 @@ class Builder:
             hint=hint or f"The whole log: {log.path}",
             log=tail,
         )
+
+
+def _fact(spec: BaseSpec) -> BaseFact:
+    return BaseFact(identity=spec.identity, says=spec.says, paths=spec.paths)
 
 
 def below_address(nodes: Nodes, node: Node) -> str:

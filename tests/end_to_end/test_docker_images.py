@@ -79,7 +79,7 @@ class Shop:
     def _heard(self, event: dict[str, Any]) -> None:
         if event["event"] == "log":
             self.lines.append(event["text"])
-        elif event.get("pulled"):
+        elif (event.get("kind"), event["state"]) == ("base", "done"):
             self.lines.append(f"pulled {event['address']}")
 
     async def built(self, *steps: Step, **more: Any) -> Graph:
