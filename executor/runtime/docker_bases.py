@@ -40,7 +40,8 @@ class Name:
 
 
 _NAME = re.compile(
-    r"(?P<repository>(?:[a-zA-Z0-9.-]+(?::[0-9]+)?/)?[a-z0-9]+(?:[._/-]+[a-z0-9]+)*)"
+    r"(?P<repository>(?:(?:localhost|[a-zA-Z0-9-]+(?:\.[a-zA-Z0-9-]+)+)(?::\d+)?/|[a-zA-Z0-9-]+:\d+/)?"
+    r"[a-z0-9]+(?:[._/-]+[a-z0-9]+)*)"
     r"(?P<tag>:[\w][\w.-]{0,127})?(?P<digest>@sha256:[0-9a-f]{64})?"
 )
 _ID = re.compile(r"sha256:[0-9a-f]{64}")

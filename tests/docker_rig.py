@@ -1,0 +1,114 @@
+"""The images of one made-up home on the engine of the tests, and containers of the tests' own to build in."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import docker
+import pytest
+from attrs import define
+from docker.errors import APIError
+from docker_engine import DockerTestEngine
+
+from slipway.compiler.facts import BaseFact
+from slipway.executor.config import DockerSettings
+from slipway.executor.ports import ContainerSpec
+from slipway.executor.runtime.docker import Connection
+from slipway.executor.runtime.docker_images import DockerImages
+
+# Ended with the container, and nothing of it may get into an image. No word of it is in Cmd, which would be history.
+KEEPER = ["/bin/sh", "-c", "while :; do sleep 1000; done", "the-keeper"]
+
+
+@define
+class Rig:
+    engine: DockerTestEngine
+    client: Any
+    home: str
+    connection: Connection
+    images: DockerImages
+    settings: DockerSettings
+
+    def keeper(self, image: str, mounts: Iterable[dict[str, Any]] = (), **more: Any) -> str:
+        host = self.client.create_host_config(network_mode="none", mounts=list(mounts))
+        labels = {"slipway.home": self.home, "slipway.name": "keeper", "slipway.build": "x"}
+        made = self.client.create_container(
+            image, entrypoint=KEEPER, command=[], host_config=host, labels=labels, **more
+        )
+        self.client.start(made["Id"])
+        return str(made["Id"])
+
+    def sh(self, container: str, script: str, **more: Any) -> str:
+        begun = self.client.exec_create(container, ["/bin/sh", "-ec", script], workdir="/", user="0", **more)
+        said = self.client.exec_start(begun["Id"]).decode()
+        assert self.client.exec_inspect(begun["Id"])["ExitCode"] == 0, said
+        return str(said)
+
+    def said(self, image: str, *argv: str, **more: Any) -> str:
+        """What a program in a new container of an image says, alone, by the image's own config."""
+        host = self.client.create_host_config(network_mode="none", log_config={"type": "json-file"})
+        made = self.client.create_container(image, command=list(argv), host_config=host, **more)
+        try:
+            self.client.start(made["Id"])
+            self.client.wait(made["Id"])
+            return str(self.client.logs(made["Id"]).decode())
+        finally:
+            self.client.remove_container(made["Id"], force=True)
+
+    async def built(self, below: str, layer: str, script: str, mounts: Iterable[dict[str, Any]] = ()) -> str:
+        """Commit what a script writes as a layer; the digest of its content."""
+        kept = tuple(mounts)
+        container = self.keeper(below, kept)
+        try:
+            self.sh(container, script)
+            return await self.images.commit(container, layer, [mount["Target"] for mount in kept])
+        finally:
+            self.client.remove_container(container, force=True)
+
+    async def base(self) -> BaseFact:
+        return await self.images.resolve("debian_slim", "")
+
+    async def spec(self, *layers: str, **more: Any) -> ContainerSpec:
+        return ContainerSpec(name="one", base=await self.base(), layers=layers, **more)
+
+    def clean_image(self, name: str) -> None:
+        self.clean()
+        self.client.remove_image(name, force=True)
+
+    def tags(self) -> set[str]:
+        found = self.client.images(filters={"label": f"slipway.home={self.home}"})
+        return {tag for image in found for tag in image["RepoTags"] or ()}
+
+    def clean(self) -> None:
+        ours = {"label": f"slipway.home={self.home}"}
+        for container in self.client.containers(all=True, filters=ours):
+            self.client.remove_container(container["Id"], force=True)
+        while found := self.client.images(filters=ours):
+            for image in found:
+                with contextlib.suppress(APIError):
+                    self.client.remove_image(image["Id"], force=True)
+        self.connection.close()
+
+
+@contextlib.contextmanager
+def rig_on(engine: DockerTestEngine, **settings: Any) -> Iterator[Rig]:
+    bases = settings.pop("bases", (("debian_slim", engine.base_image),))
+    chosen = DockerSettings(host=engine.url, bases=bases, **settings)
+    connection = Connection(lambda: chosen)
+    home = uuid.uuid4().hex[:12]
+    client = docker.APIClient(base_url=engine.url, version="auto", timeout=300)
+    rig = Rig(engine, client, home, connection, DockerImages(connection, home, lambda: chosen), chosen)
+    try:
+        yield rig
+    finally:
+        rig.clean()
+        client.close()
+
+
+@pytest.fixture
+def rig(docker_engine: DockerTestEngine) -> Iterator[Rig]:
+    with rig_on(docker_engine) as made:
+        yield made
