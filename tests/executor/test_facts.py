@@ -19,6 +19,8 @@ from slipway.compiler.facts import (
     BaseNeed,
     FileEntry,
     Missing,
+    PythonFact,
+    PythonNeed,
     SecretFact,
     SecretNeed,
     TextFact,
@@ -294,6 +296,38 @@ def test_every_need_is_met_in_order(tmp_path: Path) -> None:
         assert facts.notes == (("memory", "not enforced"), ("region", "no effect here"))
         assert facts.refusals == (("apt_install", "needs root"),)
         assert seal.unseal(await state.sealed("app", "dict:TOKEN#0", 1)) == {"TOKEN": "t0p"}
+
+    with_state(tmp_path, act)
+
+
+def test_a_registrys_keys_go_to_the_runtime_and_nowhere_else(tmp_path: Path) -> None:
+    asked: list[object] = []
+
+    class Registries(FakeRuntime):
+        async def resolve(
+            self, kind: str, ref: str, *, auth: tuple[tuple[str, str], ...] = (), fresh: bool = False
+        ) -> BaseFact:
+            asked.append((kind, ref, auth, fresh))
+            return BASE
+
+    async def act(state: State, seal: Seal) -> None:
+        needs = [BaseNeed(kind="from_registry", ref="a:1", secret="s", fresh=True), BaseNeed(kind="micromamba", ref="")]
+        values = {"s": {"REGISTRY_USERNAME": "me", "REGISTRY_PASSWORD": "t0p"}}
+        facts = await gather(needs, runtime=Registries(), state=state, seal=seal, app="app", secrets=values)
+        assert "t0p" not in repr(facts)
+
+    with_state(tmp_path, act)
+    keys = (("REGISTRY_PASSWORD", "t0p"), ("REGISTRY_USERNAME", "me"))
+    assert asked == [("from_registry", "a:1", keys, True), ("micromamba", "", (), False)]
+
+
+def test_which_python_would_be_added_is_known_without_a_network(tmp_path: Path) -> None:
+    async def act(state: State, seal: Seal) -> None:
+        needs = [PythonNeed(version=version) for version in ("3.12", "3.99")]
+        facts = await gather(needs, runtime=FakeRuntime(), state=state, seal=seal, app="app")
+        (_, found), (_, missing) = facts.found
+        assert isinstance(found, PythonFact) and found.resolved.startswith("cpython-3.12.")
+        assert isinstance(missing, Missing) and "no Python 3.99" in missing.summary and "3.12" in missing.hint
 
     with_state(tmp_path, act)
 

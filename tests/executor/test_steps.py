@@ -10,9 +10,11 @@ import pytest
 from slipway.compiler.facts import FileEntry
 from slipway.compiler.nodes import LayerSpec
 from slipway.dsl.declaration import (
+    AddPython,
     AptInstall,
     DockerfileCommands,
     LocalSource,
+    MicromambaInstall,
     PipInstall,
     RunCommands,
     RunFunction,
@@ -21,6 +23,8 @@ from slipway.dsl.declaration import (
     UvSync,
 )
 from slipway.dsl.errors import InvalidError
+from slipway.executor.apt import Apt
+from slipway.executor.apt import translate as translate_apt
 from slipway.executor.images import ImageConfig, with_setting
 from slipway.executor.indexes import HostSettings, Indexes, read_settings, translate
 from slipway.executor.steps import Recipe, recipe
@@ -95,6 +99,44 @@ def test_a_function_gets_its_call_by_stdin_and_its_timeout() -> None:
     what = made(RunFunction(module="app", qualname="fetch", source="", payload="cA==", timeout_ms=5000))
     assert what.stdin == b'{"module": "app", "qualname": "fetch", "payload": "cA=="}'
     assert (what.worker, what.timeout_ms) == (True, 5000)
+
+
+def test_on_docker_commands_run_as_the_images_user_and_packages_as_root() -> None:
+    config = ImageConfig(shell=("/bin/bash", "-c"))
+    what = made(RunCommands(commands=("a",)), runtime="docker", config=config)
+    assert what.as_user and what.cwd is None
+    assert what.commands[0][:2] == ("/bin/sh", "-c") and what.commands[0][-3:] == ("/bin/bash", "-c", "a")
+    what = made(RunFunction(module="app", qualname="f", source=""), runtime="docker")
+    assert what.as_user and "command -v python3" in what.commands[0][2]
+    for step in (PipInstall(packages=("six",)), AptInstall(packages=("git",)), AddPython(version="3.12")):
+        assert not made(step, runtime="docker").as_user
+
+
+def test_on_docker_what_uv_cannot_do_there_is_pips() -> None:
+    (command,) = made(PipInstall(packages=("six",), pre=True), runtime="docker").commands
+    script, *arguments = command[2:]
+    assert arguments == ["sh", "six", "--prerelease=allow"]
+    assert "-m pip install" in script and "six --pre" in script and "glibc" in script
+
+
+def test_apt_on_docker_is_told_how_this_host_reaches_its_sources() -> None:
+    assert made(AptInstall(packages=("git",)), runtime="docker").apt
+    assert not made(AptInstall(packages=("git",))).apt
+
+
+def test_conda_packages_and_added_pythons() -> None:
+    spec = LocalSource(local="/home/me/e.yml", remote="/.slipway/build/environment.yml")
+    step = MicromambaInstall(packages=("xz", "pymc>5"), spec_file=spec, channels=("conda-forge", "b c"))
+    what = made(step, runtime="docker", files=(FILE,))
+    assert what.commands[0][4:] == ("xz", "pymc>5")
+    assert (
+        "--name base --channel conda-forge --channel 'b c' --file /.slipway/build/environment.yml"
+        in (what.commands[0][2])
+    )
+    step_ = AddPython(version="3.12.4", resolved="cpython-3.12.4-linux-x86_64-gnu")
+    what = made(step_, runtime="docker")
+    assert what.python is step_ and what.worker
+    assert "/usr/local/bin/python3.12 -B" in what.commands[0][2]
 
 
 def test_what_cannot_be_built_here_is_said() -> None:
@@ -224,3 +266,35 @@ def test_uvs_file_and_netrc_are_found(tmp_path: Path) -> None:
     assert (found.uv_file, found.uv["index-url"]) == (str(tmp_path / ".config/uv/uv.toml"), "https://u")
     assert found.netrc == str(tmp_path / ".netrc")
     assert read_settings({**environ, "UV_NO_CONFIG": "1"}, prefix="/nonexistent", root=tmp_path).uv_file is None
+
+
+# --- this host's apt settings -------------------------------------------------------------------------
+
+DUMP = """Acquire "";
+Acquire::http "";
+Acquire::http::Proxy "http://me:s3cr%21t@cache:3142";
+Acquire::http::Proxy::internal.example "DIRECT";
+Acquire::https::CaInfo "/etc/ssl/company.pem";
+Acquire::https::SslKey "/gone.key";
+Acquire::http::User-Agent "x";
+Acquire::Retries "3";
+Dir::Etc "etc/apt";
+"""
+
+
+def test_apts_proxies_and_certificates_go_along() -> None:
+    apt = translate_apt(DUMP, Indexes(), exists=lambda path: path != "/gone.key")
+    assert apt.text.splitlines() == [
+        'Acquire::http::Proxy "http://me:s3cr%21t@cache:3142";',
+        'Acquire::http::Proxy::internal.example "DIRECT";',
+        'Acquire::https::CaInfo "/.slipway/apt-0";',
+    ]
+    assert [(mount.source, mount.target) for mount in apt.mounts] == [("/etc/ssl/company.pem", "/.slipway/apt-0")]
+    assert set(apt.secrets) == {"s3cr%21t", "s3cr!t"}
+    assert "s3cr" not in repr(apt)
+
+
+def test_apt_trusts_what_the_host_trusts() -> None:
+    indexes = translated(environ={"SSL_CERT_FILE": "/ca.pem"}, there=("/ca.pem",))
+    assert translate_apt("", indexes, exists=lambda path: True).text == ('Acquire::https::CaInfo "/.slipway/ca.pem";\n')
+    assert translate_apt("", Indexes(), exists=lambda path: True) == Apt()
