@@ -86,8 +86,9 @@ def exec_in(ident: str, words: tuple[str, ...], pty: bool | None) -> int:
       slipway container exec w1-4711 bash
       echo 'print(1)' | slipway container exec w1-4711 python -
     """
+    argv = list(words[1:] if words[0] == "--" else words)  # options end here, for whoever is used to saying so
     with connect() as link:
-        return attend(link, "container.exec", {"id": ident, "argv": list(words)}, pty=pty)
+        return attend(link, "container.exec", {"id": ident, "argv": argv}, pty=pty)
 
 
 @container.command("logs")

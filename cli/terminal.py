@@ -204,7 +204,7 @@ class _Pump:
                     wanted[descriptor] = wanted.get(descriptor, 0) | events
             self._step(_poll(wanted))
         for copy in self._outputs:
-            self._finish(copy)
+            _finish(copy)
 
     def _step(self, ready: set[int]) -> None:
         if self._signals.fileno() in ready:
@@ -240,16 +240,17 @@ class _Pump:
         elif number in LEAVING:
             raise click.exceptions.Exit(128 + number)
 
-    def _finish(self, copy: _Copy) -> None:
-        """The program has ended: what it said lies there. Whoever else holds its streams is not waited for."""
-        wait_ms = QUIET_MS if stat.S_ISSOCK(os.fstat(copy.source).st_mode) else 0
-        while copy.is_open or copy.held:
-            if copy.held:
-                copy.write()
-            elif _poll({copy.source: select.POLLIN}, wait_ms):
-                copy.read()
-            else:
-                return
+
+def _finish(copy: _Copy) -> None:
+    """The program has ended: what it said lies there. Whoever else holds its streams is not waited for."""
+    wait_ms = QUIET_MS if stat.S_ISSOCK(os.fstat(copy.source).st_mode) else 0
+    while copy.is_open or copy.held:
+        if copy.held:
+            copy.write()
+        elif _poll({copy.source: select.POLLIN}, wait_ms):
+            copy.read()
+        else:
+            return
 
 
 def _poll(wanted: dict[int, int], timeout_ms: int | None = None) -> set[int]:
