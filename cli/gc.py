@@ -150,7 +150,7 @@ def _rows(kind: dict[str, Any], offer: dict[str, Any], now_ms: int) -> Iterator[
             thing for thing in offer["things"] if (thing["kind"], thing["runtime"]) == (kind["kind"], kind["runtime"])
         ]
         largest = sorted(own, key=lambda thing: -thing["size"])[:MOST_NAMED]
-        for thing in largest if len(own) > 1 or thing_title(own[0]) else ():
+        for thing in largest:
             used = thing["used_ms"]
             yield f"  {thing_title(thing)}", "", size(thing["size"]), f"last used {ages(now_ms, used, used)}"
         if len(own) > len(largest):

@@ -14,6 +14,7 @@ from slipway.executor.runtime.layers import Layers, Made, Taken, content_digest,
 
 A = "sha256:" + "a" * 64
 B = "sha256:" + "b" * 64
+C = "sha256:" + "c" * 64
 
 
 def tree(top: Path, files: dict[str, str]) -> Path:
@@ -181,3 +182,53 @@ def test_what_is_left_of_a_damaged_layer_is_none_and_gives_way(
     layers.remove(A)
     assert layers.has(B)
     assert not [path for path in layers.folder.iterdir() if "." in path.name]
+
+
+def names(layers: Layers) -> dict[str, str]:
+    """What each name in the folder is: "folder", or the name that it stands for."""
+    return {path.name: path.readlink().name if path.is_symlink() else "folder" for path in layers.folder.iterdir()}
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_the_content_goes_to_the_other_names(
+    layers: Layers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_exchange: bool
+) -> None:
+    def refused(one: str, other: str) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    if not can_exchange:
+        monkeypatch.setattr(kernel, "exchange", refused)
+    layers.commit(A, (Taken(target="", upper=tree(tmp_path / "u0", {"a": "1"})),), ())
+    for other in (B, C):
+        layers.alias(other, A)
+    assert dict(layers.places()) == {A: short(A), B: short(A), C: short(A)}
+    layers.remove(A)
+    assert names(layers) == {short(B): "folder", short(C): short(B)}
+    assert dict(layers.places()) == {B: short(B), C: short(B)}
+    layers.remove(C)
+    layers.remove(B)
+    assert names(layers) == {}
+
+
+def test_what_was_being_handed_over_at_a_crash_gets_to_its_heir(layers: Layers, tmp_path: Path) -> None:
+    layers.commit(A, (Taken(target="", upper=tree(tmp_path / "u0", {"a": "1"})),), ())
+    for other in (B, C):
+        layers.alias(other, A)
+    info = layers.folder / short(A) / "layer.json"
+    info.write_text(info.read_text().replace(f'"{A}", ', ""))
+    (layers.folder / short(B)).unlink()
+    assert not layers.has(B)
+    layers.clean()
+    assert names(layers) == {short(B): "folder", short(C): short(B)}
+    assert set(layers.all()) == {B, C}
+
+
+def test_the_size_is_what_the_disk_gives_back(layers: Layers, tmp_path: Path) -> None:
+    upper = tree(tmp_path / "u0", {"a": "1" * 8192, "d/b": "2" * 4096})
+    (upper / "again").hardlink_to(upper / "a")
+    layers.commit(A, (Taken(target="", upper=upper),), ())
+    layers.alias(B, A)
+    taken = {path.lstat().st_ino: path.lstat().st_blocks for path in (layers.folder, *layers.folder.rglob("*"))}
+    del taken[layers.folder.stat().st_ino]
+    assert layers.size(A) == 512 * sum(taken.values()) - 512 * (layers.folder / short(B)).lstat().st_blocks
+    assert layers.size(B) == 0
