@@ -25,12 +25,12 @@ def home(docker_engine: DockerTestEngine, tmp_path: Path) -> Iterator[Path]:
     home = tmp_path / "home"
     home.mkdir()
     yield home
-    ours = {"label": [f"{LABEL_HOME}={home_id(home)}"]}
+    label = f"{LABEL_HOME}={home_id(home)}"
     with docker_engine.client() as client:
-        left = client.containers.list(all=True, filters=ours)
+        left = client.containers.list(all=True, filters={"label": label})
         for container in left:
             container.remove(force=True, v=True)
-        for image in client.images.list(filters=ours):
+        for image in client.images.list(filters={"label": label}):
             for tag in image.tags:
                 client.images.remove(tag)  # those below a removed one go with it
     assert not left

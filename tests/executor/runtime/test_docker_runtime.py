@@ -244,7 +244,11 @@ def everything(engine: DockerTestEngine, home: Path) -> str:
     with engine.client() as client:
         said = []
         for container in client.containers.list(all=True, filters={"label": f"{LABEL_HOME}={home_id(home)}"}):
-            said += [container.attrs, container.top(ps_args="-eo pid,args"), client.api.inspect_container(container.id)]
+            said += [
+                container.attrs,
+                container.top(ps_args="-eo pid,args"),
+                client.api.inspect_container(str(container.id)),
+            ]
             said += [client.api.exec_inspect(ident) for ident in container.attrs["ExecIDs"] or ()]
         return repr(said)
 
