@@ -100,7 +100,7 @@ def test_command_lines_hold_every_path_and_are_never_too_long() -> None:
 
 
 def test_an_archive_is_described_without_its_times() -> None:
-    kinds = [
+    kinds: list[tuple[str, bytes, dict[str, Any]]] = [
         ("./data", tarfile.DIRTYPE, {"mode": 0o40755, "mtime": 5}),
         ("./data/a", tarfile.REGTYPE, {"mode": 0o100640, "uid": 7, "gid": 8, "mtime": 1}),
         ("./data/b", tarfile.LNKTYPE, {"mode": 0o640, "uid": 7, "gid": 8, "linkname": "./data/a"}),

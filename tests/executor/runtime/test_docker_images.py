@@ -346,23 +346,23 @@ def test_an_image_with_trees_is_the_image_with_files_in_it(docker_engine: Docker
     (tmp_path / "1/root/link").symlink_to("pkg/a")
     lines = ("RUN chmod 700 /root", "USER nobody", "WORKDIR /srv", "ENV A=1", 'CMD ["true"]')
     below = docker_engine.image("with-a-user", *lines)
-
-    async def scenario() -> None:
-        spec = await rig.spec(trees=(first, second))
-        assert await rig.images.prepare(spec) == Prepared(python="python3")
-        made = await asyncio.gather(*(rig.images.image(spec) for _ in range(5)))
-        assert len({image.id for image in made}) == len(rig.tags()) == 1
-        look = "cat /root/app /root/pkg/a /root/link /new/deep/y /bin/our; test -L /bin; id -un; pwd; echo $A"
-        assert rig.said(made[0].id, "sh", "-ec", look) == "21111nobody\n/srv\n1\n"
-        look = "stat -c '%n %a %u' / /root /root/pkg/a /tmp /new /new/deep"
-        modes = "/ 755 0 /root 755 0 /root/pkg/a 755 0 /tmp 1777 0 /new 755 0 /new/deep 755 0"
-        assert rig.said(made[0].id, "sh", "-c", look).split() == modes.split()
-        was, now = (rig.client.inspect_image(image)["Config"] for image in (below, made[0].id))
-        same = ("User", "WorkingDir", "Env", "Cmd", "Entrypoint")
-        assert {name: now[name] or None for name in same} == {name: was[name] or None for name in same}
-        assert (await rig.images.image(await rig.spec())).id == rig.client.inspect_image(below)["Id"]
-
     with rig_on(docker_engine, bases=(("debian_slim", below),)) as rig:
+
+        async def scenario() -> None:
+            spec = await rig.spec(trees=(first, second))
+            assert await rig.images.prepare(spec) == Prepared(python="python3")
+            made = await asyncio.gather(*(rig.images.image(spec) for _ in range(5)))
+            assert len({image.id for image in made}) == len(rig.tags()) == 1
+            look = "cat /root/app /root/pkg/a /root/link /new/deep/y /bin/our; test -L /bin; id -un; pwd; echo $A"
+            assert rig.said(made[0].id, "sh", "-ec", look) == "21111nobody\n/srv\n1\n"
+            look = "stat -c '%n %a %u' / /root /root/pkg/a /tmp /new /new/deep"
+            modes = "/ 755 0 /root 755 0 /root/pkg/a 755 0 /tmp 1777 0 /new 755 0 /new/deep 755 0"
+            assert rig.said(made[0].id, "sh", "-c", look).split() == modes.split()
+            was, now = (rig.client.inspect_image(image)["Config"] for image in (below, made[0].id))
+            same = ("User", "WorkingDir", "Env", "Cmd", "Entrypoint")
+            assert {name: now[name] or None for name in same} == {name: was[name] or None for name in same}
+            assert (await rig.images.image(await rig.spec())).id == rig.client.inspect_image(below)["Id"]
+
         play(scenario)
 
 
