@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     import asyncio
 
 OnEvent = Callable[[dict[str, Any]], None]
-_FD = int(Flag.FD)
 _RESULT = int(Kind.RESULT)
 _GONE = "the connection to the engine is lost"
 
@@ -194,12 +193,12 @@ class Connection:
         """Send one call; its RESULT goes to the waiter. Returns its id."""
         if packed.size < IN_MEMFD:
             return self._begin(waiter, Kind.CALL, channel, packed.bytes())
-        fd = packed.memfd()
+        ident = self._expect(waiter)
+        frame = Frame(Kind.CALL, ident, b"", channel)
         try:
-            ident = self._expect(waiter)
-            self._send(pack(Frame(Kind.CALL, ident, b"", channel, _FD, 0, packed.size)), fd)
-        finally:
-            os.close(fd)
+            self._link.send_payload(frame, packed, while_full=self._while_full)
+        except StreamClosed as closed:
+            raise self._broken(closed) from closed
         return ident
 
     def prepare(self, waiter: Waiter, channel: int, packed: Packed) -> tuple[int, bytes]:
@@ -239,12 +238,15 @@ class Connection:
             raise
         return ident
 
-    def _send(self, data: bytes, fd: int = NO_FD) -> None:
+    def _send(self, data: bytes) -> None:
         try:
-            self._link.send(data, fd, while_full=self._while_full)
+            self._link.send(data, while_full=self._while_full)
         except StreamClosed as closed:
-            self._break(str(closed))
-            raise self._loss() from closed
+            raise self._broken(closed) from closed
+
+    def _broken(self, closed: StreamClosed) -> BaseException:
+        self._break(str(closed))
+        return self._loss()
 
     def _while_full(self) -> None:
         """The engine takes no more for now: read what it has for us, else it might wait for that in its turn."""

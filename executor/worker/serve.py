@@ -35,8 +35,12 @@ if TYPE_CHECKING:
     from slipway.dsl.session import Session
 
 TOKEN_VARIABLE = "SLIPWAY_WORKER_TOKEN"  # noqa: S105 - the name of a variable
-_FD = int(Flag.FD)
 _OUTPUT = int(Flag.OUTPUT)
+_WAYS_OUT: dict[int | None, str] = {
+    errno.EPERM: ". gVisor's runsc lets a container use this machine's sockets only where its runtimeArgs have "
+    "--host-uds=open",
+    errno.EACCES: ". The user of the image may not enter its folder",
+}
 _GENERATORS = (GeneratorType, AsyncGeneratorType)
 
 
@@ -44,7 +48,11 @@ def main(folder: str) -> None:
     """Connect to the engine, get ready, serve until the engine closes the connection."""
     socket_path = f"{folder}/engine.sock"
     token = os.environ.pop(TOKEN_VARIABLE, "")
-    link = _connect(socket_path, "worker", token)
+    try:
+        link = _connect(socket_path, "worker", token)
+    except OSError as error:
+        way_out = _WAYS_OUT.get(error.errno, "")
+        sys.exit(f"the worker can't reach the engine by {socket_path}: {error.strerror}{way_out}")
     try:
         start = _await_start(link)
     except StreamClosed:
@@ -200,16 +208,10 @@ class Server:
 
     def answer(self, call: int, outcome: Outcome, data: payload.Packed | bytes) -> None:
         flags = _OUTPUT if self.printed.end_call() else 0
-        if isinstance(data, payload.Packed):
-            if data.size >= payload.IN_MEMFD:
-                fd = data.memfd()
-                try:
-                    self.link.send(pack(Frame(Kind.RESULT, call, b"", 0, flags | _FD, outcome, data.size)), fd)
-                finally:
-                    os.close(fd)
-                return
-            data = data.bytes()
-        self.link.send(pack(Frame(Kind.RESULT, call, data, 0, flags, outcome)))
+        if isinstance(data, bytes):
+            self.link.send(pack(Frame(Kind.RESULT, call, data, 0, flags, outcome)))
+        else:
+            self.link.send_payload(Frame(Kind.RESULT, call, b"", 0, flags, outcome), data)
 
     def result(self, call: int, value: Any) -> None:
         self.answer(call, Outcome.RETURNED, payload.dump_or_refuse(value, f"the result of {self.name}"))

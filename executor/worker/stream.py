@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import _socket as socket  # without what Python adds, which takes two milliseconds to import and nothing here needs
 import array
+import errno
 import os
 import select
 import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
-from .frames import Decoder, Flag, Frame, FrameError
+from .frames import Decoder, Flag, Frame, FrameError, pack
+from .payload import IN_MEMFD, Packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +29,10 @@ class StreamClosed(Exception):
     """The peer has gone."""
 
 
+class CannotPass(Exception):
+    """Descriptors can be received here and not sent: so it is within gVisor."""
+
+
 class Stream:
     """`receive` from one thread at a time; `send` from any."""
 
@@ -36,6 +42,7 @@ class Stream:
         self._buffer = memoryview(bytearray(READ_SIZE))
         self._fds: deque[int] = deque()
         self._lock = threading.Lock()
+        self._passes = True
 
     def receive(self, flags: int = 0) -> list[tuple[Frame, int]]:
         """The next frames, at least a part of one waited for, each with its descriptor (or -1), which the caller owns.
@@ -72,7 +79,7 @@ class Stream:
         """Send it all; the caller keeps `fd`. Where the peer takes no more for now, `while_full` is called, which may
         receive meanwhile so that the two ends never wait for one another, and must wait for something itself.
 
-        Raises `StreamClosed`.
+        Raises `StreamClosed`, or `CannotPass`: then nothing was sent.
         """
         wait = _DONTWAIT if while_full else 0
         with self._lock:
@@ -88,10 +95,26 @@ class Stream:
                         while_full()
                     continue
                 except OSError as error:
+                    if fd != NO_FD and error.errno == errno.EINVAL:
+                        raise CannotPass from error
                     raise StreamClosed(str(error.strerror)) from error
                 if sent == len(data):
                     return
                 data = memoryview(data)[sent:]
+
+    def send_payload(self, frame: Frame, packed: Packed, *, while_full: Callable[[], None] | None = None) -> None:
+        """Send a frame with this payload: in a memfd where it is big, and that can be done. Raises `StreamClosed`."""
+        if packed.size >= IN_MEMFD and self._passes:
+            fd = packed.memfd()
+            try:
+                header = frame._replace(flags=frame.flags | _FD, fd_length=packed.size)
+                self.send(pack(header), fd, while_full=while_full)
+                return
+            except CannotPass:
+                self._passes = False
+            finally:
+                os.close(fd)
+        self.send(pack(frame._replace(payload=packed.bytes())), while_full=while_full)
 
     def wait(self, *, read: bool, write: bool, timeout: float | None = None) -> bool:
         """Wait until there is something to read, or room to write; tell whether there is something to read."""
