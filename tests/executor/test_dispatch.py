@@ -174,6 +174,41 @@ def test_closing_ends_calls_and_workers_at_once(run: Run, tmp_path: Path) -> Non
     run(main)
 
 
+def test_a_worker_that_is_ended_loses_what_it_runs_and_not_what_waits(run: Run, tmp_path: Path) -> None:
+    async def main(bench: Bench) -> None:
+        os.mkfifo(tmp_path / "started")
+        os.mkfifo(tmp_path / "go")
+        bench.submit(1, "waits", str(tmp_path / "started"), str(tmp_path / "go"))
+        bench.submit(2, "waits", os.devnull, os.devnull)
+        await asyncio.to_thread((tmp_path / "started").read_bytes)
+        pool = bench.dispatcher.pools["app waits"]
+        (number,) = pool.tasks
+        await bench.dispatcher.end_worker(pool, number, "it was told to end", graceful=False)
+        frame = await bench.answer(1)
+        assert frame.outcome == Outcome.LOST and bytes(frame.payload) == b"it was told to end"
+        assert isinstance(await bench.result(2), int)
+
+    run(main)
+
+
+def test_a_worker_that_is_ended_gracefully_answers_first(run: Run, tmp_path: Path) -> None:
+    async def main(bench: Bench) -> None:
+        os.mkfifo(tmp_path / "started")
+        os.mkfifo(tmp_path / "go")
+        bench.submit(1, "waits", str(tmp_path / "started"), str(tmp_path / "go"))
+        await asyncio.to_thread((tmp_path / "started").read_bytes)
+        pool = bench.dispatcher.pools["app waits"]
+        (number,) = pool.tasks
+        ending = bench.dispatcher.end_worker(pool, number, "it was told to end", graceful=True)
+        bench.submit(2, "waits", os.devnull, os.devnull)
+        assert not ending.done() and 1 not in bench.answers
+        await asyncio.to_thread((tmp_path / "go").write_bytes, b"")
+        await ending
+        assert await bench.result(1) != await bench.result(2), "another worker took the second call"
+
+    run(main)
+
+
 def test_closing_while_a_worker_starts_leaves_nothing(run: Run) -> None:
     async def main(bench: Bench) -> None:
         bench.submit(1, "add", 1)
