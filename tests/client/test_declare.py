@@ -19,9 +19,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import slipway
+from slipway.compiler.check import check
 from slipway.compiler.encode import digest_of, to_wire
 from slipway.declare import declare
-from slipway.dsl.declaration import AddLocal, AppDecl, FunctionDecl, ImageDecl, LocalSource, RunFunction
+from slipway.dsl.declaration import (
+    AddLocal,
+    AppDecl,
+    DockerfileCommands,
+    FromDockerfile,
+    FunctionDecl,
+    ImageDecl,
+    LocalSource,
+    RunFunction,
+)
 from slipway.identity import NoText, canonical_text
 from slipway.values import parse_dotenv
 
@@ -634,3 +644,57 @@ def test_dotenv_faults_name_the_line_and_not_what_it_says(text: str, message: st
     with pytest.raises(ValueError, match=message) as caught:
         parse_dotenv(text)
     assert "hidden" not in str(caught.value)
+
+
+DOCKERED = """
+from slipway import Image, Secret
+
+keys = Secret.from_dict({"REGISTRY_USERNAME": "me", "REGISTRY_PASSWORD": "p"})
+image = (
+    Image.from_dockerfile("docker/Dockerfile", context_dir="ctx", registry_secret=keys, build_args={"V": "3"})
+    .dockerfile_commands("COPY extra.txt one.cfg /x/", context_files={"one.cfg": "conf/one"}, context_dir="ctx")
+    .dockerfile_commands("COPY here.txt /y")
+)
+wrong = Image.from_dockerfile("nosuch")
+app = slipway.App("a")
+
+
+@app.function(image=image)
+def f(): ...
+
+
+@app.function(image=wrong)
+def g(): ...
+"""
+
+
+def test_dockerfiles_bring_their_text_and_what_they_copy(load: Load, tmp_path: Path) -> None:
+    for name, text in (
+        ("docker/Dockerfile", "FROM a:1\nCOPY src nosuch /src\nVOLUME /x\n"),
+        ("ctx/src/a.py", "a"),
+        ("ctx/src/b.tmp", "b"),
+        ("ctx/extra.txt", "e"),
+        ("ctx/.dockerignore", "**/*.tmp\n"),
+        ("conf/one", "1"),
+        ("here.txt", "h"),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    module, file = load("app", app=DOCKERED)
+    decl, secrets = declare(module.app, file=file)
+    first, _ = decl.images
+    base, (lines, more) = first.base, first.steps
+    assert isinstance(base, FromDockerfile)
+    assert base.text.startswith("FROM a:1\n") and base.secrets == ()
+    assert base.registry_secret is not None and secrets[base.registry_secret.slot]["REGISTRY_PASSWORD"] == "p"
+    assert [(source.local, source.only) for source in base.context] == [(str(tmp_path / "ctx"), ("src/a.py",))]
+    assert isinstance(lines, DockerfileCommands) and isinstance(more, DockerfileCommands)
+    assert [(source.local, source.remote, source.only) for source in lines.context] == [
+        (str(tmp_path / "ctx"), "/", ("extra.txt",)),
+        (str(tmp_path / "conf/one"), "/one.cfg", None),
+    ]
+    assert [(source.local, source.only) for source in more.context] == [(str(tmp_path), ("here.txt",))]
+    said = {(Path(fault.origin.file).name, fault.origin.line): fault.summary for fault in check(decl)}
+    assert said["Dockerfile", 2] == "nothing in the context is called nosuch"
+    assert said["Dockerfile", 3] == "VOLUME is not supported"
+    assert "nosuch can't be read" in said["app.py", 11]
