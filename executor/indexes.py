@@ -149,7 +149,7 @@ def translate(found: HostSettings, *, exists: Any = os.path.exists) -> Indexes:
     else:
         env["UV_NO_CONFIG"] = "1"
     places = [*_places(env), *_uv_places(found.uv)]
-    for path in dict.fromkeys(filter(None, map(_local, places))):
+    for path in dict.fromkeys(map(_whole, filter(None, map(_local, places)))):
         if exists(path):
             _mount(mounts, path, path)
     return Indexes(env=tuple(sorted(env.items())), mounts=tuple(mounts.values()), secrets=tuple(_passwords(env)))
@@ -228,6 +228,16 @@ def _local(place: str) -> str | None:
         return place
     url = urlsplit(place.partition("=")[2] if re.match(r"[A-Za-z0-9_-]+=", place) else place)
     return unquote(url.path) if url.scheme == "file" else None
+
+
+def _whole(path: str) -> str:
+    """The folder that all of a place lies in: the pages of an index called `simple` mostly link to files beside it.
+
+    >>> _whole("/srv/mirror/simple/"), _whole("/srv/wheels"), _whole("/simple")
+    ('/srv/mirror', '/srv/wheels', '/simple')
+    """
+    above, _, last = path.rstrip("/").rpartition("/")
+    return above if above and last == "simple" else path
 
 
 def _passwords(env: Mapping[str, str]) -> Iterator[str]:

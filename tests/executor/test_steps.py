@@ -196,10 +196,10 @@ def test_what_was_said_to_uv_itself_wins() -> None:
 def test_local_places_are_mounted_where_they_are() -> None:
     found = translated(
         {"find-links": "/srv/wheels https://w", "extra-index-url": "file:///srv/py%20pi/simple"},
-        there=("/srv/wheels", "/srv/py pi/simple"),
+        there=("/srv/wheels", "/srv/py pi"),
     )
     assert [(mount.source, mount.target, mount.read_only) for mount in found.mounts] == [
-        ("/srv/py pi/simple", "/srv/py pi/simple", True),
+        ("/srv/py pi", "/srv/py pi", True),  # with the files beside the index
         ("/srv/wheels", "/srv/wheels", True),
     ]
     assert dict(found.env)["UV_FIND_LINKS"] == "/srv/wheels,https://w"
