@@ -20,13 +20,14 @@ from .engine import Emit, Engine, Scope
 from .logbook import LogLine
 from .ports import Container, Exit
 from .sessions import Room, Sessions, Window, check_size
-from .worker.host import USER_CODE
+from .worker.host import TOKEN_VARIABLE, USER_CODE
 from .worker.package import IN_CONTAINER
 
 STATS_SECONDS = 2.0  # a runtime that takes longer to tell how much memory a container has is not waited for
 STOP_GRACE_MS = 5000
 # What a program is started by, so that its Python finds the function's module and us, as the worker does.
 WAY = f"""PYTHONPATH={USER_CODE}:${{PYTHONPATH:+$PYTHONPATH:}}{IN_CONTAINER}/lib; export PYTHONPATH
+unset {TOKEN_VARIABLE}
 [ $# -eq 0 ] && [ -x /bin/bash ] && exec /bin/bash
 [ $# -eq 0 ] && exec /bin/sh
 exec "$@"

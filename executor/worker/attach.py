@@ -19,6 +19,9 @@ def main(path: str, argv: list[str]) -> int:
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
         os.close(descriptor)
+    with open("/proc/self/environ", "rb") as file:  # noqa: PTH123 - no pathlib here, for a quick start
+        if b"\0LC_CTYPE=" not in b"\0" + file.read():
+            os.environ.pop("LC_CTYPE", None)  # Python itself has set it where no locale is named
     try:
         os.execvp(argv[0], argv)  # noqa: S606 - that is what this is for
     except OSError as error:

@@ -125,6 +125,11 @@ def test_python_finds_the_functions_module(shop: Shop) -> None:
     assert shop.piped("shell", "shop", "--cmd", f"python3 -c '{line}'") == (0, b"shop\n", b"")
 
 
+def test_what_is_ours_is_not_handed_on(shop: Shop) -> None:
+    script = "echo ${SLIPWAY_WORKER_TOKEN-none} ${LC_CTYPE-none}"
+    assert shop.piped("container", "exec", shop.worker(), "sh", "-c", script) == (0, b"none none\n", b"")
+
+
 def test_much_goes_in_and_comes_out(shop: Shop) -> None:
     data = os.urandom(3_000_000)
     assert shop.piped("container", "exec", shop.worker(), "cat", stdin=data) == (0, data, b"")
