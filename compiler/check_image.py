@@ -30,8 +30,8 @@ from slipway.dsl.declaration import (
     Step,
 )
 
+from .check_dockerfile import problems_of
 from .check_function import Say, check_gpu, check_volume, plain_path
-from .dockerfile import problems_of
 from .faults import Faults, place
 from .titles import step_title
 

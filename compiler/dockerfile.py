@@ -1,4 +1,4 @@
-"""Dockerfiles: their instructions, what stands in the way of building one, what it copies and what it stands on.
+"""Dockerfiles: their instructions, what they copy, what they stand on, and how that is pinned.
 
 Nothing here waits, sleeps, opens or spawns. Read as Docker's classic builder reads them, which is the one that every
 engine has: no here-documents, no `RUN --mount`.
@@ -11,49 +11,19 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from posixpath import normpath
 
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
-from slipway.dsl.errors import InvalidError
-from slipway.dsl.patterns import PatternSet
-
-from .faults import did_you_mean
-
-INSTRUCTIONS = (
-    *("FROM", "RUN", "CMD", "LABEL", "MAINTAINER", "EXPOSE", "ENV", "ADD", "COPY", "ENTRYPOINT", "USER", "WORKDIR"),
-    *("ARG", "HEALTHCHECK", "SHELL"),
-)
-REFUSED = {
-    "ONBUILD": "Write the instruction itself in the Dockerfile that it is meant for.",
-    "STOPSIGNAL": "Leave it out: workers are asked to end in Slipway's own way.",
-    "VOLUME": "Leave it out, and mount a volume: @app.function(volumes={…}).",
-}
-# What an instruction may carry; BuildKit alone knows the others.
-FLAGS = {"FROM": ("platform",), "COPY": ("from", "chown"), "ADD": ("chown",), "HEALTHCHECK": None}
-BUILDKIT_HINTS = {
-    "mount": "For a secret or a cache use run_commands(…, secrets=[…]), where both are there.",
-    "chmod": "Set the mode with a RUN chmod after it, or on the file itself.",
-}
+WITH_FLAGS = ("FROM", "RUN", "COPY", "ADD", "HEALTHCHECK")
 CONTINUED = re.compile(r"\\[ \t]*$")
 DIRECTIVE = re.compile(r"#\s*([A-Za-z]+)\s*=\s*(.*?)\s*")
 HEREDOC = re.compile(r"\d*<<(-?)([\"']?)([A-Za-z_][A-Za-z0-9_.]*)\2")
 FLAG = re.compile(r"--([a-z-]+)(?:=(.*))?")
 FROM = re.compile(r"(\S+)(?:\s+[Aa][Ss]\s+(\S+))?")
-STAGE = re.compile(r"[a-z][a-z0-9_.-]*")
 VARIABLE = re.compile(
     r"\\(?P<escaped>.)|\$(?:(?P<plain>[A-Za-z_]\w*)|\{(?P<name>[A-Za-z_]\w*)(?::(?P<sign>[-+])(?P<word>[^}]*))?\})"
 )
 URL = re.compile(r"(https?|ftp|git|ssh)://|git@", re.IGNORECASE)
 SCRATCH = "scratch"
-
-
-@frozen(kw_only=True)
-class Problem:
-    """Why a Dockerfile can't be built; `line` counts from 1."""
-
-    line: int
-    summary: str
-    found: str = ""
-    hint: str = ""
 
 
 @frozen(kw_only=True)
@@ -64,6 +34,7 @@ class Instruction:
     name: str
     flags: tuple[tuple[str, str], ...] = ()
     rest: str = ""
+    heredoc: bool = False  # a here-document followed it, which is left out
 
     def __str__(self) -> str:
         flags = (f"--{name}={value}" for name, value in self.flags)
@@ -72,17 +43,17 @@ class Instruction:
 
 @frozen(kw_only=True)
 class Dockerfile:
-    """What was read. `problems` are those of single instructions; `problems_of` says all of them."""
+    """What was read. `escape` is the line of an escape character other than the usual one, if there is any."""
 
     instructions: tuple[Instruction, ...] = ()
-    problems: tuple[Problem, ...] = field(default=())
+    escape: int | None = None
 
 
 # --- reading ------------------------------------------------------------------------------------------
 
 
 def parse(text: str) -> Dockerfile:
-    """Never raises; what can't be understood is a problem with its line.
+    """Never raises; what is wrong with it `check_dockerfile` says.
 
     >>> for instruction in parse("FROM debian AS base\\nRUN apt-get update && \\\\\\n  apt-get clean").instructions:
     ...     print(instruction.line, instruction)
@@ -90,9 +61,8 @@ def parse(text: str) -> Dockerfile:
     2 RUN apt-get update &&   apt-get clean
     """
     lines = [line.rstrip("\r") for line in text.removeprefix("\ufeff").split("\n")]
-    problems: list[Problem] = []
     instructions: list[Instruction] = []
-    at = _directives(lines, problems)
+    at, escape = _directives(lines)
     while at < len(lines):
         first = at
         logical, at = _logical(lines, at)
@@ -102,21 +72,20 @@ def parse(text: str) -> Dockerfile:
         here_document = _heredoc(instruction)
         if here_document is not None:
             at = _after_heredoc(lines, at, here_document)
-        instructions.append(instruction)
-        problems += _problems(instruction, here_document is not None)
-    return Dockerfile(instructions=tuple(instructions), problems=tuple(problems))
+        instructions.append(evolve(instruction, heredoc=here_document is not None))
+    return Dockerfile(instructions=tuple(instructions), escape=escape)
 
 
-def _directives(lines: list[str], problems: list[Problem]) -> int:
-    """Past `# syntax=` and `# escape=` at the top, which are no comments."""
+def _directives(lines: list[str]) -> tuple[int, int | None]:
+    """Past `# syntax=` and `# escape=` at the top, which are no comments; and where the escape isn't the usual one."""
+    escape = None
     for at, line in enumerate(lines):
         found = DIRECTIVE.fullmatch(line.strip())
         if found is None:
-            return at
+            return at, escape
         if found[1].lower() == "escape" and found[2] != "\\":
-            hint = "Leave the line out, and use \\ at the end of lines that go on."
-            problems.append(Problem(line=at + 1, summary="only \\ can be the escape character", found=line, hint=hint))
-    return len(lines)
+            escape = at + 1
+    return len(lines), escape
 
 
 def _logical(lines: list[str], at: int) -> tuple[str | None, int]:
@@ -141,7 +110,7 @@ def _instruction(logical: str, line: int) -> Instruction:
     name, _, rest = logical.partition(" ") if " " in logical else logical.partition("\t")
     flags: list[tuple[str, str]] = []
     rest = rest.strip()
-    while name.upper() in (*FLAGS, "RUN") and (found := FLAG.fullmatch(rest.split(maxsplit=1)[0] if rest else "")):
+    while name.upper() in WITH_FLAGS and (found := FLAG.fullmatch(rest.split(maxsplit=1)[0] if rest else "")):
         flags.append((found[1], found[2] or ""))
         rest = rest[found.end() :].strip()
     return Instruction(line=line, name=name.upper(), flags=tuple(flags), rest=rest)
@@ -160,57 +129,6 @@ def _after_heredoc(lines: list[str], at: int, found: re.Match[str]) -> int:
         if line == found[3]:
             return end + 1
     return at
-
-
-def _problems(instruction: Instruction, here_document: bool) -> Iterator[Problem]:
-    """What is wrong with one instruction by itself."""
-    name, line = instruction.name, instruction.line
-    if name in REFUSED:
-        yield Problem(line=line, summary=f"{name} is not supported", found=str(instruction)[:80], hint=REFUSED[name])
-        return
-    if name not in INSTRUCTIONS:
-        hint = did_you_mean(name, INSTRUCTIONS, f"There are {', '.join(INSTRUCTIONS)}.")
-        yield Problem(line=line, summary="there is no such instruction", found=f"{name!r:.60}", hint=hint)
-        return
-    if "\0" in instruction.rest:
-        yield Problem(line=line, summary=f"{name} holds a NUL", hint="A Dockerfile is text.")
-    if not instruction.rest:
-        yield Problem(line=line, summary=f"{name} says nothing", hint="Leave the line out, or say what it is about.")
-    if here_document:
-        hint = "Join the commands with && and \\, or put them into a file that is copied."
-        yield Problem(line=line, summary="here-documents need BuildKit", found=str(instruction)[:80], hint=hint)
-        return
-    known = FLAGS.get(name, ())
-    for flag, _ in instruction.flags:
-        if known is not None and flag not in known:
-            hint = BUILDKIT_HINTS.get(flag, "Leave it out.")
-            yield Problem(line=line, summary=f"{name} --{flag} needs BuildKit", found=str(instruction)[:80], hint=hint)
-    if name in ("COPY", "ADD"):
-        yield from _copy_problems(instruction)
-
-
-def _copy_problems(instruction: Instruction) -> Iterator[Problem]:
-    line, found = instruction.line, str(instruction)[:120]
-    words = arguments(instruction.rest)
-    if len(words) < 2:
-        hint = f"For example: {instruction.name} src /app"
-        yield Problem(line=line, summary=f"{instruction.name} needs a source and a place", found=found, hint=hint)
-        return
-    if _copied_from(instruction) is not None:
-        return
-    for source in words[:-1]:
-        plain = normpath(source.lstrip("/") or ".")
-        if "$" in source:
-            hint = "Write the path out: what is copied must be known before the build."
-            yield Problem(line=line, summary="a source holds a variable", found=found, hint=hint)
-        elif not URL.match(source) and (plain == ".." or plain.startswith("../")):
-            hint = 'Give a context_dir= that has it: context_dir=".."' if "../.." not in plain else "Move it there."
-            yield Problem(line=line, summary=f"{source} lies outside of the context", found=found, hint=hint)
-        else:
-            try:
-                PatternSet((pattern_of(source),))
-            except InvalidError as error:
-                yield Problem(line=line, summary=error.message, found=found, hint=error.hint)
 
 
 def arguments(rest: str) -> tuple[str, ...]:
@@ -245,7 +163,7 @@ def copied(instructions: Iterable[Instruction]) -> tuple[tuple[int, str], ...]:
     return tuple(
         (instruction.line, pattern_of(source))
         for instruction in instructions
-        if instruction.name in ("COPY", "ADD") and _copied_from(instruction) is None
+        if instruction.name in ("COPY", "ADD") and copied_from(instruction) is None
         for source in arguments(instruction.rest)[:-1]
         if "$" not in source and not URL.match(source)
     )
@@ -257,7 +175,7 @@ def pattern_of(source: str) -> str:
     return "\\" + plain if plain.startswith("!") else plain
 
 
-def _copied_from(instruction: Instruction) -> str | None:
+def copied_from(instruction: Instruction) -> str | None:
     return dict(instruction.flags).get("from")
 
 
@@ -271,10 +189,10 @@ def images(dockerfile: Dockerfile, build_args: Mapping[str, str]) -> tuple[str, 
     >>> images(found, {}), images(found, {"V": "4"})
     (('python:3', 'alpine:3'), ('python:4', 'alpine:3'))
     """
-    return tuple(dict.fromkeys(ref for _, ref in _references(dockerfile.instructions, build_args) if ref))
+    return tuple(dict.fromkeys(ref for _, ref in references(dockerfile.instructions, build_args) if ref))
 
 
-def _references(
+def references(
     instructions: tuple[Instruction, ...], build_args: Mapping[str, str]
 ) -> Iterator[tuple[Instruction, str]]:
     """The instructions with the images of registries that they name; "" for a stage, or nothing."""
@@ -289,7 +207,7 @@ def _references(
             name = expand(found[1], args) if found else ""
             ref = "" if name in (SCRATCH, *stages) else name
             stages.append(found[2].lower() if found and found[2] else "")
-        elif (source := _copied_from(instruction)) is not None:
+        elif (source := copied_from(instruction)) is not None:
             ref = "" if source.lower() in stages or source.isdecimal() else source
         yield instruction, ref
 
@@ -329,7 +247,7 @@ def pinned(text: str, build_args: Mapping[str, str], pins: Mapping[str, str]) ->
     """
     return "\n".join(
         str(_pinned(instruction, pins[ref]) if ref in pins else instruction)
-        for instruction, ref in _references(parse(text).instructions, build_args)
+        for instruction, ref in references(parse(text).instructions, build_args)
     )
 
 
@@ -337,52 +255,6 @@ def _pinned(instruction: Instruction, pin: str) -> Instruction:
     if instruction.name == "FROM":
         return evolve(instruction, rest=" ".join((pin, *instruction.rest.split()[1:])))
     return evolve(instruction, flags=tuple((n, pin if n == "from" else v) for n, v in instruction.flags))
-
-
-# --- all that is wrong --------------------------------------------------------------------------------
-
-
-def problems_of(text: str, build_args: Mapping[str, str], *, whole: bool) -> tuple[Problem, ...]:
-    """All that stands in the way of building it; without `whole` these are lines that stand on an image.
-
-    >>> [problem.summary for problem in problems_of("RUN true", {}, whole=True)]
-    ['the first instruction must be FROM']
-    """
-    read = parse(text)
-    found = [*read.problems, *(_stage_problems(read, build_args) if whole else _lines_problems(read))]
-    return tuple(sorted(found, key=lambda problem: problem.line))
-
-
-def _lines_problems(read: Dockerfile) -> Iterator[Problem]:
-    if not read.instructions:
-        yield Problem(line=1, summary="there is no instruction", hint='For example: dockerfile_commands("RUN true")')
-    for instruction in read.instructions:
-        if instruction.name == "FROM":
-            hint = "Leave it out; for a Dockerfile with stages use Image.from_dockerfile."
-            summary = "the lines stand on the image already"
-            yield Problem(line=instruction.line, summary=summary, found=str(instruction), hint=hint)
-
-
-def _stage_problems(read: Dockerfile, build_args: Mapping[str, str]) -> Iterator[Problem]:
-    first = next((i for i in read.instructions if i.name != "ARG"), None)
-    if first is None or first.name != "FROM":
-        line, found = (first.line, str(first)[:80]) if first else (1, "")
-        hint = "Say what it stands on: FROM debian:bookworm-slim"
-        yield Problem(line=line, summary="the first instruction must be FROM", found=found, hint=hint)
-    for instruction, ref in _references(read.instructions, build_args):
-        if instruction.name != "FROM" or not instruction.rest:
-            continue
-        found_from = FROM.fullmatch(instruction.rest)
-        if found_from is None:
-            hint = "Write it as FROM image, or FROM image AS name."
-            yield Problem(line=instruction.line, summary="FROM can't be read", found=str(instruction)[:80], hint=hint)
-        elif found_from[2] and not STAGE.fullmatch(found_from[2].lower()):
-            hint = "Names of stages are small letters, digits, '-', '_' and '.'."
-            yield Problem(line=instruction.line, summary="this can't name a stage", found=found_from[2], hint=hint)
-        elif "$" in found_from[1] and not ref:
-            hint = "Give it a default: ARG NAME=value, before the first FROM, or build_args={…}."
-            summary = "FROM names a variable that has no value"
-            yield Problem(line=instruction.line, summary=summary, found=str(instruction)[:80], hint=hint)
 
 
 # --- how processes start ------------------------------------------------------------------------------

@@ -79,7 +79,7 @@ class BaseFact:
 
 
 # What a Dockerfile's image stands on here: what its FROMs name are inputs of the layer that it gives.
-NOTHING = BaseFact(identity=(("nothing", ""),), says="built from a Dockerfile")
+NOTHING = BaseFact(identity=(("nothing", ""),), says="empty: the first layer is what the Dockerfile gives")
 
 
 @frozen(kw_only=True)

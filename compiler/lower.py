@@ -15,7 +15,6 @@ from slipway.dsl.declaration import (
     AddLocal,
     AddPython,
     AppDecl,
-    Base,
     BuildDockerfile,
     DockerfileCommands,
     Fault,
@@ -35,7 +34,7 @@ from slipway.dsl.declaration import (
 from slipway.dsl.errors import DeclarationError, InternalError
 
 from .check import check, check_facts
-from .dockerfile import pinned
+from .dockerfile import SCRATCH, pinned
 from .encode import node_digest
 from .facts import (
     NOTHING,
@@ -137,7 +136,11 @@ class _Making:
 
     def image(self, image: ImageDecl) -> None:
         need = base_need(image.base, self.decl.python)
-        spec = self._base(need) if need is not None else _nothing(image.base)
+        spec = (
+            self._base(need)
+            if need is not None
+            else BaseSpec(identity=NOTHING.identity, ref=SCRATCH, says=NOTHING.says)
+        )
         tip = self.add(f"image {image.name}/0", spec, (), image.base.origin)
         forced = image.base.force_build
         for position, step in enumerate(image_steps(image, self.decl.python), start=1):
@@ -264,10 +267,6 @@ class _Making:
         if function.endpoint is not None:
             route = RouteSpec(function=function.name, endpoint=function.endpoint)
             self.add(f"route {function.name}", route, (), function.endpoint.origin)
-
-
-def _nothing(base: Base) -> BaseSpec:
-    return BaseSpec(identity=NOTHING.identity, ref=base.KIND, says=NOTHING.says)
 
 
 def _bare(source: LocalSource) -> LocalSource:

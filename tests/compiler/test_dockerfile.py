@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slipway.compiler.check_dockerfile import INSTRUCTIONS, REFUSED, problems_of
 from slipway.compiler.dockerfile import (
-    INSTRUCTIONS,
-    REFUSED,
     Started,
     arguments,
     copied,
@@ -16,7 +15,6 @@ from slipway.compiler.dockerfile import (
     images,
     parse,
     pinned,
-    problems_of,
     started,
 )
 
