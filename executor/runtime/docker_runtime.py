@@ -141,7 +141,7 @@ class DockerRuntime:
             notes.append(("cpu", "cpu limit not enforced: the engine's kernel has no CPU quotas"))
         no_disk = self._no_disk or docker_spec.no_disk_limit(facts)
         if no_disk:
-            notes.append(("ephemeral_disk", f"ephemeral disk not limited: {no_disk}"))
+            notes.append(("disk", f"ephemeral disk not limited: {no_disk}"))
         return Ability(notes=tuple(notes))
 
     # --- images ---------------------------------------------------------------------------------------

@@ -94,7 +94,11 @@ def prepare(home: Path) -> Path:
 
 
 def _compile(folder: Path) -> None:
-    """Byte code for what a worker imports. The files never change under their digest, so it needs no look at them."""
+    """Byte code for what a worker imports. The files never change under their digest, so it needs no look at them.
+
+    It is for the Python of the engine. Another one compiles the sources at each start, which takes it 20 ms: that byte
+    code only a program of the image could make, and what one image makes no other may run.
+    """
     import compileall
     import py_compile
 
