@@ -15,7 +15,7 @@ from slipway.dsl.errors import Error, InvalidError, NotFoundError
 from slipway.executor.config import DockerSettings
 from slipway.executor.ports import Output
 
-from .docker import Absent, Conflict, Connection, Refused
+from .docker import Absent, Conflict, Connection, Refused, Unreachable
 from .docker_keys import Keys, keys_of
 
 MICROMAMBA = "mambaorg/micromamba:2.1.1-debian12-slim"
@@ -24,6 +24,7 @@ OFFLINE = (
     "Where this machine reaches no registry: docker pull it elsewhere, then docker save and docker load; "
     "or map the base to an image that is here, under [docker.bases] in config.toml."
 )
+HELPER = "credentials store"  # what docker-py says of a helper that failed begins so
 LOGIN = "Give the registry's keys: Image.from_registry(…, secret=Secret…), or run docker login."
 
 
@@ -136,8 +137,8 @@ class DockerBases:
 
         try:
             await self._connection.stream(pull, tell)
-        except (Absent, Conflict, Refused) as error:
-            raise _not_had(image, said(error)) from error
+        except (Absent, Conflict, Refused, Unreachable) as error:
+            raise _not_had(image, _refusal(error)) from error
         if progress.error:
             raise _not_had(image, progress.error)
         await self._tag(base, image)
@@ -164,8 +165,8 @@ class DockerBases:
                 )
         except TimeoutError:
             raise _not_had(str(name), f"its registry has not answered within {ANSWER_SECONDS} s") from None
-        except (Absent, Conflict, Refused) as error:
-            raise _not_had(str(name), said(error)) from error
+        except (Absent, Conflict, Refused, Unreachable) as error:
+            raise _not_had(str(name), _refusal(error)) from error
         platforms = [f"{one.get('os')}/{one.get('architecture')}" for one in found.get("Platforms") or ()]
         if platforms and system not in platforms:
             raise _other_system(str(name), system, ", ".join(sorted(set(platforms))))
@@ -189,6 +190,15 @@ def reference(base: BaseFact) -> str:
 def said(error: Error) -> str:
     """What the engine itself said."""
     return str(getattr(error.__cause__, "explanation", None) or error.message).strip()
+
+
+def _refusal(error: Error) -> str:
+    """Why an image is not to be had. docker-py itself asks the helper of `docker login` for keys, before the engine."""
+    if not isinstance(error, Unreachable):
+        return said(error)
+    if HELPER not in str(error.__cause__).lower():
+        raise error
+    return str(error.__cause__)
 
 
 def _fact(name: Name, what: tuple[str, str], system: str, *, note: str) -> BaseFact:
@@ -238,6 +248,10 @@ def _not_had(name: str, reason: str) -> NotFoundError:
     low = reason.lower()
     if any(word in low for word in ("unauthorized", "denied", "no basic auth", "authentication required")):
         return NotFoundError(f"the registry does not give out the image {name}: {reason}", hint=LOGIN)
+    if HELPER in low:
+        return NotFoundError(
+            f"the image {name} can't be had, its registry's keys are out of reach: {reason}", hint=LOGIN
+        )
     if any(word in low for word in ("manifest unknown", "not found", "name unknown")):
         return NotFoundError(f"there is no image {name}: {reason}", hint="Look at its name and its tag.")
     return NotFoundError(f"the image {name} can't be had: {reason}", hint=OFFLINE)

@@ -15,14 +15,15 @@ from .layers import NOISE
 CHANGED, ADDED, GONE = 0, 1, 2  # what the engine says of a path
 FOLDER, SOCKET = 1 << 31, 1 << 24  # in modes as the engine writes them
 PIECE = 1 << 20
+BUFFER = 1 << 15  # of tarfile, which copies what is left of it at each read
 WORDS = 100_000  # bytes of paths that one command line takes: less than any system allows
 CAPABILITY = "SCHILY.xattr.security.capability"
 # GNU's tar tells what a program may do, too; another one has none of these words.
 TAR = (
     "/bin/sh",
     "-c",
-    'x="--xattrs --xattrs-include=security.capability"; tar $x --version >/dev/null 2>&1 || x=; '
-    'exec tar $x --no-recursion -cf - "$@"',
+    'x="--xattrs --xattrs-include=security.capability --pax-option=delete=mtime,delete=atime,delete=ctime"; '
+    'tar $x --version >/dev/null 2>&1 || x=; exec tar $x --no-recursion -cf - "$@"',
     "sh",
 )
 
@@ -133,7 +134,7 @@ def members(pieces: Iterable[bytes], folder: str = "") -> Iterator[tuple[str, De
     """What is in a tar archive, as it comes; names are relative to `folder`. One that is cut off just ends."""
     contents: dict[str, str] = {}  # digests by name, for what is a second name of a file before it
     try:
-        with tarfile.open(fileobj=cast(Any, Pieces(pieces)), mode="r|", bufsize=PIECE) as archive:
+        with tarfile.open(fileobj=cast(Any, Pieces(pieces)), mode="r|", bufsize=BUFFER) as archive:
             for member in archive:
                 content = ""
                 if member.islnk():

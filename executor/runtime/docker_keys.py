@@ -48,6 +48,7 @@ def _amazon(values: dict[str, str], image: str) -> dict[str, str]:
     if not region:
         raise InvalidError(f"the secret for the image {image} lacks AWS_REGION, and its name has none")
     try:
+        import botocore.config
         import botocore.exceptions
         import botocore.session
     except ImportError:
@@ -62,6 +63,7 @@ def _amazon(values: dict[str, str], image: str) -> dict[str, str]:
             aws_access_key_id=values["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=values["AWS_SECRET_ACCESS_KEY"],
             aws_session_token=values.get("AWS_SESSION_TOKEN") or None,
+            config=botocore.config.Config(connect_timeout=10, read_timeout=20, retries={"total_max_attempts": 2}),
         )
         token = client.get_authorization_token()["authorizationData"][0]["authorizationToken"]
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:

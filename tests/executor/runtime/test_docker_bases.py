@@ -9,12 +9,14 @@ import json
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 from attrs import evolve
 from docker.errors import APIError
-from docker_rig import Rig, rig
+from docker_engine import DockerTestEngine
+from docker_rig import Rig, rig, rig_on
 from registry import Registry
 
 from slipway.compiler.facts import NOTHING, BaseFact
@@ -199,6 +201,43 @@ def test_a_private_registry_takes_the_keys_of_a_secret(rig: Rig, private_registr
             forget(rig, tag, pushed)
 
     play(scenario)
+
+
+def test_without_keys_those_of_docker_login_count(
+    docker_engine: DockerTestEngine, private_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    login = base64.b64encode(f"{private_registry.user}:{private_registry.password}".encode()).decode()
+    text = json.dumps({"auths": {private_registry.address: {"auth": login}}})
+    (tmp_path / "config.json").write_text(text)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with rig_on(docker_engine) as rig, tiny(rig) as name:
+
+        async def scenario() -> None:
+            pushed = private_registry.push(rig.engine, name, f"login-{rig.home}:1")
+            tag = pushed.partition("@")[0] + ":1"
+            base = await rig.images.resolve("from_registry", tag)
+            assert dict(base.paths)["image"] == pushed
+            await rig.images.fetch(base, output=quiet)
+            forget(rig, tag, pushed)
+
+        play(scenario)
+
+
+def test_a_helper_of_docker_login_that_fails_is_said(
+    docker_engine: DockerTestEngine, docker_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text('{"credsStore": "of-the-tests"}')
+    (tmp_path / "docker-credential-of-the-tests").write_text("#!/bin/sh\necho its keyring is locked\nexit 1\n")
+    (tmp_path / "docker-credential-of-the-tests").chmod(0o755)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with rig_on(docker_engine) as rig:
+
+        async def scenario() -> None:
+            with pytest.raises(NotFoundError, match="its keyring is locked"):
+                await rig.images.resolve("from_registry", f"{docker_registry.address}/helped:1")
+
+        play(scenario)
 
 
 def test_what_a_registry_does_not_have_is_said(rig: Rig, docker_registry: Registry) -> None:
