@@ -173,9 +173,9 @@ class Collector:
             return NEEDED
         if thing.key in freeing.stuck:
             return "what stands on it could not be freed"
-        if thing.kind == "cache" and self._engine.uses.held:
-            return BUILDING
-        return ""
+        # A layer that no graph ever named is one that a build anew has made under a name of its own (force_build).
+        is_passing = thing.kind == "cache" or (thing.kind == "layer" and thing.used_ms is None)
+        return BUILDING if is_passing and self._engine.uses.held else ""
 
     async def _remove(self, thing: Thing) -> str:
         """Remove one thing; why it can't be, or "". One that has gone already is removed."""

@@ -20,7 +20,7 @@ from slipway.dsl.errors import AlreadyExistsError, Error, InvalidError, NotFound
 from slipway.executor.ports import Built, CallRow, Deployment
 from slipway.executor.store.database import Database, in_words
 from slipway.executor.store.migrations import MIGRATIONS, Migration
-from slipway.executor.store.state import FileStat, State
+from slipway.executor.store.state import FileStat, State, Use
 
 
 @asynccontextmanager
@@ -55,6 +55,34 @@ def test_flip_puts_in_force_and_keeps_history(tmp_path: Path) -> None:
         assert deployment(2) == await state.deployment("search")
         assert (deployment(2), deployment(1)) == await state.history("search")
         assert [d.app for d in await state.deployments()] == ["other", "search"]
+
+    run(tmp_path, act)
+
+
+def test_what_was_in_force_before(tmp_path: Path) -> None:
+    async def act(state: State) -> None:
+        for serial in (1, 2, 3):
+            await state.flip(deployment(serial), onto=("l1" if serial > 1 else "", serial - 1))
+        await state.retire("search")
+        await state.flip(deployment(1, lineage="l2"), onto=("", 0))
+        assert await state.previous(deployment(3)) == deployment(2)
+        assert await state.previous(deployment(1)) is None
+        assert await state.previous(deployment(1, lineage="l2")) is None, "what was destroyed is not gone back to"
+        assert await state.has_used("native") and not await state.has_used("docker")
+
+    run(tmp_path, act)
+
+
+def test_last_uses(tmp_path: Path) -> None:
+    async def act(state: State) -> None:
+        await state.record_uses([Use("layer", "a", "", 1), Use("layer", "b", "a", 1), Use("bundle", "a", "", 2)])
+        await state.record_uses([Use("layer", "b", "a", 5)])
+        await state.record_uses([])
+        assert set(await state.uses()) == {
+            *(Use("layer", "a", "", 1), Use("layer", "b", "a", 5), Use("bundle", "a", "", 2))
+        }
+        await state.forget_uses([("layer", "a"), ("layer", "never")])
+        assert {(use.kind, use.ident) for use in await state.uses()} == {("layer", "b"), ("bundle", "a")}
 
     run(tmp_path, act)
 

@@ -159,7 +159,7 @@ def test_applies_and_removals_at_the_same_time(box: Machine) -> None:
         freeing = [box.start("gc", "--yes") for _ in range(2)]
         said = [(process, process.communicate(timeout=120)) for process in (applying, *freeing)]
         for process, (out, err) in said:
-            assert process.returncode == 0, f"{process.args}\n{out}\n{err}"
+            assert process.returncode == 0, f"{process.args!r}\n{out}\n{err}"
         word = "one" if number % 2 else "two"
         assert box.run("call", "shop.word").out.strip() == f"{word}data{word}"
         box.run("destroy", "shop", "--yes")

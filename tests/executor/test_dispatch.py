@@ -149,8 +149,11 @@ def test_draining_waits_for_what_is_there(run: Run, tmp_path: Path) -> None:
         draining = asyncio.create_task(bench.dispatcher.drain())
         await asyncio.sleep(0)
         assert 1 not in bench.answers and not draining.done()
+        (pool,) = bench.dispatcher.all_pools()
+        assert len(pool.tasks) == 1 and not bench.dispatcher.pools
         await asyncio.to_thread((tmp_path / "go").write_bytes, b"")
         await draining
+        assert bench.dispatcher.all_pools() == ()
         pid = await bench.result(1)
         assert str(pid) not in os.listdir("/proc")
         assert list((bench.engine.home / "run").iterdir()) == []

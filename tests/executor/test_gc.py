@@ -395,6 +395,19 @@ def test_caches_go_only_when_asked_for_and_never_from_under_a_build(tmp_path: Pa
     play(tmp_path, act)
 
 
+def test_what_a_build_anew_has_made_and_not_named_yet_stays(tmp_path: Path) -> None:
+    async def act(world: World) -> None:
+        graph = await world.apply("base")
+        world.runtime.keep("sha256:" + "f" * 64, {"/made": b"x"})
+        offer = await world.ask("gc")
+        async with world.engine.uses.hold(graph):
+            reply = await world.ask("gc.free", id=offer["id"])
+        assert [left["why"] for left in reply["left"]] == [BUILDING]
+        assert (await world.free())["freed"]["number"] == 1
+
+    play(tmp_path, act)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may remove everything")
 def test_what_belongs_to_another_is_told(tmp_path: Path) -> None:
     async def act(world: World) -> None:
