@@ -57,7 +57,8 @@ def test_a_worker_makes_none_of_the_classes_that_a_plan_needs() -> None:
 def test_classes_are_declared_there_too(in_worker: Callable[[Running], None]) -> None:
     in_worker(Running(app_id="ap-1", session=None))  # type: ignore[arg-type] # nothing is called
     app = slipway.App("example", image=inside.Image())  # type: ignore[arg-type] # as a worker's file says it
-    made: Any = app.cls(gpu="A100", image=inside.Image())(type("Model", (), {}))
+    image: Any = inside.Image()
+    made: Any = app.cls(gpu="A100", image=image)(type("Model", (), {}))
     assert repr(made) == "<Cls Model: >"
 
 

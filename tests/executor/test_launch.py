@@ -17,20 +17,21 @@ from slipway.executor.ports import Limits
 
 ENV = Setting(what="env", env=(("MODE", "fast"), ("SLIPWAY_APP", "mine"), ("TOKEN", "from the image")))
 SECRETS = (SecretDecl(slot="a", keys=("TOKEN", "KEY")), SecretDecl(slot="b", keys=("KEY", "SLIPWAY_WORKER_TOKEN")))
+NOTHING = Resources()
 VALUES = {
     "a": {"TOKEN": "first-value", "KEY": "second-value"},
     "b": {"KEY": "third-value", "SLIPWAY_WORKER_TOKEN": "fourth-value"},
 }
 
 
-def pool(tmp_path: Path, *steps: Setting, secrets: tuple[SecretDecl, ...] = (), **resources: int) -> PoolSpec:
+def pool(
+    tmp_path: Path, *steps: Setting, secrets: tuple[SecretDecl, ...] = (), resources: Resources = NOTHING
+) -> PoolSpec:
     """The pool of a function `f` of an app that runs under the id ap-1."""
 
     async def main() -> PoolSpec:
         async with Assembly.opened(tmp_path, FakeRuntime(), indexes=Indexes()) as made:
-            function = FunctionDecl(
-                name="f", module="app", qualname="f", image=0, secrets=secrets, resources=Resources(**resources)
-            )
+            function = FunctionDecl(name="f", module="app", qualname="f", image=0, secrets=secrets, resources=resources)
             decl = app(steps, functions=(function,))
             graph = await made.graph(decl, VALUES)
             await made.apply(decl, VALUES)
@@ -65,7 +66,8 @@ def test_an_entrypoint_can_be_taken_away(tmp_path: Path) -> None:
 
 
 def test_a_request_alone_is_a_limit_too(tmp_path: Path) -> None:
-    limits = pool(tmp_path, cpu_milli=500, memory_mib=256, memory_limit_mib=512, ephemeral_disk_mib=1024)
+    asked = Resources(cpu_milli=500, memory_mib=256, memory_limit_mib=512, ephemeral_disk_mib=1024)
+    limits = pool(tmp_path, resources=asked)
     assert limits.worker.container.limits == Limits(
         cpu_milli=500, memory_mib=512, cpu_request_milli=500, memory_request_mib=256, disk_mib=1024
     )

@@ -154,7 +154,7 @@ def test_disk_space_that_the_engine_does_not_limit_is_told_of_and_left_out(tmp_p
             container = await runtime.create(evolve(SPEC, limits=Limits(disk_mib=512)))
             await container.kill()
         ((subject, why),) = (await runtime.ability()).notes
-        assert subject == "ephemeral_disk"
+        assert subject == "disk"
         assert why.startswith("ephemeral disk not limited: ")
         assert "pquota" in why
 
@@ -169,7 +169,7 @@ def test_limits_that_the_kernel_has_not_are_told_of(tmp_path: Path) -> None:
         notes = dict((await runtime.ability()).notes)
         assert notes["memory"].startswith("memory limit not enforced: ")
         assert notes["cpu"].startswith("cpu limit not enforced: ")
-        assert "this is extfs" in notes["ephemeral_disk"]
+        assert "this is extfs" in notes["disk"]
 
     below = [["Backing Filesystem", "extfs"]]
     with listening(tmp_path, MemoryLimit=False, CpuCfsQuota=False, DriverStatus=below):

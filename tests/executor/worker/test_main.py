@@ -82,8 +82,7 @@ def session(engine: EngineThread) -> Iterator[EngineSession]:
 
 
 def declare(engine: EngineThread, root: Path, name: str, *, label: str, **more: Any) -> FunctionRef:
-    start = {"is_async": True} if name == "slow" else {}
-    spec = pool_spec(root, name, PoolLimits(max_workers=1, give_up_after=1), **start)
+    spec = pool_spec(root, name, PoolLimits(max_workers=1, give_up_after=1), is_async=name == "slow")
     container = evolve(spec.worker.container, **more)
     called = f"{name} {label}"
     spec = evolve(spec, key=f"app {called}", function=called, worker=evolve(spec.worker, container=container))
