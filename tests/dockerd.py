@@ -46,9 +46,10 @@ class Dockerd:
         self._env = {**os.environ, **(env or {})}
         self._keeper: subprocess.Popen[str] | None = None
 
-    def start(self) -> None:
+    def start(self, *flags: str) -> None:
+        """Have it running; `flags` are more of dockerd's own."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        argv = [sys.executable, "-B", __file__, str(self.folder)]
+        argv = [sys.executable, "-B", __file__, str(self.folder), *flags]
         pipe = subprocess.PIPE
         self._keeper = subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True, env=self._env, start_new_session=True)
         assert self._keeper.stdout is not None
@@ -76,14 +77,14 @@ class Dockerd:
                 raise
 
 
-def keep(folder: Path) -> None:
+def keep(folder: Path, more: list[str]) -> None:
     """Run an engine in `folder` until standard input ends; "stop" there means that what it has is to stay."""
     signal.signal(signal.SIGTERM, _leave)
     staying = ""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
         (folder / "notify").unlink(missing_ok=True)
         ready.bind(str(folder / "notify"))
-        engine = _launch(folder)
+        engine = _launch(folder, more)
         died = os.pidfd_open(engine.pid)
         try:
             came, _, _ = select.select([ready, sys.stdin, died], [], [], READY_S)
@@ -110,7 +111,7 @@ def _group(folder: Path) -> str:
     return f"slipway-tests-{folder.name}"
 
 
-def _launch(folder: Path) -> subprocess.Popen[bytes]:
+def _launch(folder: Path, more: list[str]) -> subprocess.Popen[bytes]:
     """The engine, as the first process of a PID namespace: it can't leave one behind that it started.
 
     Its cgroups are made by itself, not by systemd: that would not know whom its process numbers mean.
@@ -136,7 +137,7 @@ def _launch(folder: Path) -> subprocess.Popen[bytes]:
     }
     (folder / "pid").unlink(missing_ok=True)
     own = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount-proc", "--propagation", "slave"]
-    argv = [*own, "sh", "-c", SCRIPT, "sh", *(f"--{name}={value}" for name, value in flags.items())]
+    argv = [*own, "sh", "-c", SCRIPT, "sh", *(f"--{name}={value}" for name, value in flags.items()), *more]
     env = {**os.environ, "NOTIFY_SOCKET": str(folder / "notify")}
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)
@@ -161,4 +162,4 @@ def _remove_groups(name: str) -> None:
 
 
 if __name__ == "__main__":
-    keep(Path(sys.argv[1]))
+    keep(Path(sys.argv[1]), sys.argv[2:])

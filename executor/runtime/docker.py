@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import os
 import platform
-import select
 import socket
 import ssl
 import tempfile
@@ -21,7 +20,7 @@ from attrs import frozen
 from slipway.dsl.errors import Error, InvalidError, NotFoundError, RuntimeUnavailable
 from slipway.executor.config import DockerSettings
 
-from . import docker_host
+from . import docker_host, docker_relay
 from .docker_host import Address
 from .docker_process import Frames
 
@@ -215,7 +214,9 @@ def _connected(address: Address, patience: float | None) -> Any:
 
     # docker-py says int, and hands on what requests takes: a fraction, or None for no limit.
     options: dict[str, Any] = {"timeout": patience, "max_pool_size": AT_ONCE}
-    client = docker.APIClient(base_url=address.url, version=DEFAULT_DOCKER_API_VERSION, tls=_tls(address), **options)
+    client: Any = docker.APIClient(
+        base_url=address.url, version=DEFAULT_DOCKER_API_VERSION, tls=_tls(address), **options
+    )
     client.trust_env = False  # else a proxy's address or certificates that it names count for the engine too
     try:
         client._version = client._retrieve_server_version()
@@ -365,36 +366,14 @@ def _stream_of(response: Any) -> tuple[socket.socket, bytes]:
     reader = response.raw._fp.fp
     below = reader.raw._sock
     below.setblocking(False)
-    early = bytes(reader.peek(1))  # what is buffered; else it tries once to read
+    try:
+        early = bytes(reader.peek(1))  # what is buffered; else it tries once to read
+    except ssl.SSLWantReadError:
+        early = b""
     if isinstance(below, ssl.SSLSocket):
-        ours, theirs = socket.socketpair()
-        threading.Thread(target=_relay, args=(response, below, theirs), name="docker-tls", daemon=True).start()
+        ours = docker_relay.plain(response, below)
     else:
         ours = socket.socket(fileno=os.dup(below.fileno()))
         response.close()
     ours.setblocking(False)
     return ours, early
-
-
-def _relay(response: Any, below: ssl.SSLSocket, theirs: socket.socket) -> None:
-    """Pass bytes between an encrypted socket and a plain one until either is at its end."""
-    with contextlib.closing(response), theirs, contextlib.suppress(OSError):
-        below.settimeout(None)
-        both: list[socket.socket] = [below, theirs]
-        while below in both:
-            ready = [below] if below.pending() else select.select(both, [], [])[0]
-            if below in ready:
-                data = below.recv(CHUNK)
-                if not data:
-                    return
-                theirs.sendall(data)
-            if theirs in ready:
-                data = theirs.recv(CHUNK)
-                if data:
-                    below.sendall(data)
-                    continue
-                both.remove(theirs)  # nothing more is typed: say so, and go on listening
-                below.setblocking(False)
-                with contextlib.suppress(ssl.SSLWantReadError):
-                    below.unwrap()
-                below.settimeout(None)
