@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from slipway.dsl.errors import Error
+
 from .output import say
 
 if TYPE_CHECKING:
@@ -47,14 +49,24 @@ def attend(link: Connection, method: str, params: dict[str, Any], *, pty: bool |
     with Attached(link, method, params) as attached:
         _await_start(attached)
         if attached.is_running:
-            with _Signals() as signals, _raw(0) if pty else nullcontext():
-                _Pump(attached, signals, pty=pty).run()
+            try:
+                with _Signals() as signals, _raw(0) if pty else nullcontext():
+                    _Pump(attached, signals, pty=pty).run()
+            except Error:
+                _leave_line(pty)
+                raise
         reply = attached.reply or {}
-    if reply.get("why"):
-        say(reply["why"], err=True)
-    elif reply.get("oom"):
-        say("it ran out of memory", err=True)
+    why = reply.get("why") or ("it ran out of memory" if reply.get("oom") else "")
+    if why:
+        _leave_line(pty)
+        say(why, err=True)
     return _exit_code(reply)
+
+
+def _leave_line(pty: bool) -> None:
+    """A program that was cut off may have left the cursor anywhere."""
+    if pty:
+        sys.stderr.write("\n")
 
 
 def _exit_code(reply: dict[str, Any]) -> int:
