@@ -94,7 +94,7 @@ class Shop:
         return "\n".join((failure.message, failure.hint, failure.log))
 
     async def say(self, graph: Graph, script: str) -> str:
-        """What a script says in a new container of the image."""
+        """What a script says in a new container of the image, started as a worker's program is."""
         nodes = nodes_of(graph)
         top = [address for address in nodes if address.startswith("image i0/")][-1]
         parts = image_parts(nodes, top)
@@ -103,8 +103,9 @@ class Shop:
             base=parts.base,
             layers=parts.layers,
             env=parts.config.env,
+            entrypoint=parts.config.entrypoint,
             network=False,
-            as_user=True,
+            single=True,
         )
         container = await self.assembly.runtime.create(spec)
         said: list[bytes] = []
@@ -382,10 +383,11 @@ def test_a_dockerfile_with_stages_arguments_and_a_context(
         said = await shop.say(graph, "cat built word here; echo $FROM_FILE; ls /srv")
         assert said == "a built\ngiven\nyes bash\nyes\nbuilt\nhere\nword\n"
         assert any(line.startswith("Step ") for line in shop.lines)
-        assert image_parts(nodes_of(graph), "image i0/2").config.entrypoint is None  # the image's own
-        with shop.engine.client() as client:
-            (image,) = client.images.list(filters={"label": f"slipway.layer={shop.layers(graph)[-1]}"})
-            assert image.attrs["Config"]["Entrypoint"] == ["/usr/bin/env", "THROUGH=1"]
+        assert await shop.say(graph, "echo $THROUGH") == "1\n"
+        cleared = await shop.built(step, Setting(what="entrypoint"), base=base)
+        assert await shop.say(cleared, "echo $THROUGH") == "\n"
+        own = await shop.built(step, Setting(what="entrypoint", values=("env", "THROUGH=2")), base=base)
+        assert await shop.say(own, "echo $THROUGH") == "2\n"
         result, _ = await shop.apply(step, base=base)
         assert result.executed == 0
         (tmp_path / "context/src/a.txt").write_text("b\n")
