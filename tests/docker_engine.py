@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import io
 import os
 import subprocess
@@ -71,22 +72,26 @@ class DockerTestEngine:
         if version == "3.11":
             return self.image("python-3.11", "RUN ln -s python3 /usr/bin/python")
         for python in interpreters(version):
-            prefix = python.parents[1]
-            names = ("python", "python3", f"python{version}")
-            linked = " && ".join(f"ln -sf {python} /usr/local/bin/{name}" for name in names)
-            try:
-                return self.image(
-                    f"python-{version}",
-                    f"COPY files/ {prefix}/",
-                    f"RUN {linked} && python{version} -c 'import ssl, sqlite3, ctypes, lzma'",
-                    files=[
-                        (path, str(path.relative_to(prefix)))
-                        for path in (python, *prefix.glob("lib/libpython3*"), prefix / f"lib/python{version}")
-                    ],
-                )
-            except DockerException:
-                continue  # one that needs what the base lacks: another may not
+            with contextlib.suppress(DockerException):  # it may need a newer C library than the base has
+                return self.interpreter_image(python)
         pytest.skip(f"no Python {version} on this machine that runs in {self.base_image}")
+
+    def interpreter_image(self, python: Path) -> str:
+        """An image with an interpreter of this machine that has a prefix of its own, and the libraries for it."""
+        prefix, name = python.parents[1], python.name
+        library = prefix / "lib" / name
+        linked = " && ".join(f"ln -sf {python} /usr/local/bin/{link}" for link in ("python", "python3", name))
+        parts = (python, *prefix.glob("lib/libpython3*"), library)
+        return self.image(
+            f"{name}-{hashlib.sha256(str(prefix).encode()).hexdigest()[:8]}",
+            f"COPY files/prefix/ {prefix}/",
+            "COPY files/libraries/ /opt/libraries/",
+            f"RUN cp -n /opt/libraries/* /usr/lib/ && ldconfig && {linked} && {name} -c 'import ssl, sqlite3, ctypes'",
+            files=[
+                *((path, f"prefix/{path.relative_to(prefix)}") for path in parts),
+                *((path.resolve(), f"libraries/{path.name}") for path in libraries(library)),
+            ],
+        )
 
     def image_without_python(self) -> str:
         return self.image("no-python", "RUN rm -rf /usr/bin/python3* /usr/lib/python3*")
@@ -116,7 +121,7 @@ def _wanted(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
     """What of an interpreter goes into an image: no tests, static libraries, or packages other than pip."""
     path = Path(info.name)
     parts = set(path.parts)
-    if parts & {"test", "tests", "idlelib", "tkinter", "lib2to3", "turtledemo", "pydoc_data"}:
+    if parts & {"test", "tests", "idlelib", "turtledemo"}:
         return None
     if any(part.startswith("config-") for part in parts) or info.name.endswith((".opt-1.pyc", ".opt-2.pyc")):
         return None
@@ -138,6 +143,15 @@ def interpreters(version: str) -> tuple[Path, ...]:
     found = [Path(word).resolve() for word in listed if word.startswith("/")]
     found += sorted((Path.home() / ".pyenv/versions").glob(f"{version}.*/bin/python{version}"))
     return tuple(dict.fromkeys(path for path in found if path.is_file() and path.parents[1] != Path("/usr")))
+
+
+def libraries(folder: Path) -> tuple[Path, ...]:
+    """The shared libraries of this machine that modules in a folder need, but for the C library's own."""
+    modules = [str(path) for path in folder.glob("lib-dynload/*.so")]
+    said = subprocess.run(["ldd", *modules], capture_output=True, text=True, check=False).stdout
+    found = {line.partition(" => ")[2].partition(" (")[0] for line in said.splitlines() if " => /" in line}
+    own = ("libc.", "libm.", "libpthread", "libdl.", "librt.", "libresolv.", "libutil.", "libpython")
+    return tuple(path for path in map(Path, sorted(found)) if not path.name.startswith(own))
 
 
 @pytest.fixture(scope="session")

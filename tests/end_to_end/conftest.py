@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from docker_engine import DockerTestEngine
+from docker_machine import DockerMachine
 from machine import Machine, Quiet, make_wheel
 
 
@@ -22,6 +24,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
     box = Machine(tmp_path)
+    yield box
+    box.close()
+
+
+@pytest.fixture
+def docker_machine(tmp_path: Path, docker_engine: DockerTestEngine) -> Iterator[DockerMachine]:
+    box = DockerMachine(tmp_path, docker_engine)
     yield box
     box.close()
 
