@@ -33,7 +33,7 @@ class Rig:
     settings: DockerSettings
 
     def keeper(self, image: str, mounts: Iterable[dict[str, Any]] = (), **more: Any) -> str:
-        host = self.client.create_host_config(network_mode="none", mounts=list(mounts))
+        host = self.client.create_host_config(network_mode="host", mounts=list(mounts))  # the quickest to make
         labels = {"slipway.home": self.home, "slipway.name": "keeper", "slipway.build": "x"}
         made = self.client.create_container(
             image, entrypoint=KEEPER, command=[], host_config=host, labels=labels, **more
@@ -49,7 +49,7 @@ class Rig:
 
     def said(self, image: str, *argv: str, **more: Any) -> str:
         """What a program in a new container of an image says, alone, by the image's own config."""
-        host = self.client.create_host_config(network_mode="none", log_config={"type": "json-file"})
+        host = self.client.create_host_config(network_mode="host", log_config={"type": "json-file"})
         made = self.client.create_container(image, command=list(argv), host_config=host, **more)
         try:
             self.client.start(made["Id"])
@@ -78,15 +78,18 @@ class Rig:
         self.clean()
         self.client.remove_image(name, force=True)
 
+    def ours(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.client.images(filters={"label": f"slipway.home={self.home}"})
+        return found
+
     def tags(self) -> set[str]:
-        found = self.client.images(filters={"label": f"slipway.home={self.home}"})
-        return {tag for image in found for tag in image["RepoTags"] or ()}
+        return {tag for image in self.ours() for tag in image["RepoTags"] or ()}
 
     def clean(self) -> None:
         ours = {"label": f"slipway.home={self.home}"}
         for container in self.client.containers(all=True, filters=ours):
             self.client.remove_container(container["Id"], force=True)
-        while found := self.client.images(filters=ours):
+        while found := self.ours():
             for image in found:
                 with contextlib.suppress(APIError):
                     self.client.remove_image(image["Id"], force=True)

@@ -317,21 +317,25 @@ def test_lines_of_a_dockerfile_stand_on_an_image_of_ours(rig: Rig, tmp_path: Pat
     play(scenario)
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("RUN true\nRUN echo broken; exit 3", r"step 3/\d of the Dockerfile, RUN echo broken; exit 3: .* code: 3"),
-        ("NONSENSE x", "unknown instruction: NONSENSE"),
-        ("COPY nothing /x", r"step 2/\d of the Dockerfile, COPY nothing /x: .*not"),
-    ],
+FAILING = (
+    ("RUN true\nRUN echo broken; exit 3", r"step 3/\d of the Dockerfile, RUN echo broken; exit 3: .* code: 3"),
+    ("NONSENSE x", "unknown instruction: NONSENSE"),
+    ("COPY nothing /x", r"step 2/\d of the Dockerfile, COPY nothing /x: .*not"),
 )
-def test_a_dockerfile_that_fails_says_where(rig: Rig, tmp_path: Path, text: str, reason: str) -> None:
+
+
+def test_a_dockerfile_that_fails_says_where(rig: Rig, tmp_path: Path) -> None:
     async def scenario() -> None:
-        build = DockerfileBuild(text=text, context=str(tmp_path), onto=await rig.spec())
-        with pytest.raises(ImageBuildError, match=reason) as caught:
-            await rig.images.build_dockerfile(build, layer("a"), quiet)
-        assert ("broken" in text) == ("broken\n" in caught.value.log)
-        assert not await rig.images.has(layer("a"))
+        await rig.built(rig.engine.base_image, layer("a"), "echo 1 >/opt/a")
+        onto = await rig.spec(layer("a"))
+        for text, reason in FAILING:
+            build = DockerfileBuild(text=text, context=str(tmp_path), onto=onto)
+            with pytest.raises(ImageBuildError, match=reason) as caught:
+                await rig.images.build_dockerfile(build, layer("b"), quiet)
+            assert ("broken" in text) == ("broken\n" in caught.value.log)
+        assert {name async for name in rig.images.layers()} == {layer("a")}
+        await rig.images.sweep()  # what the lines before the failure gave
+        assert {image["Id"] for image in rig.ours()} == {(await rig.images.top(onto)).id}
 
     play(scenario)
 
@@ -426,6 +430,17 @@ def test_why_no_worker_can_run_is_said(
             with pytest.raises(InvalidError, match=reason):
                 await rig.images.prepare(await rig.spec())
             assert rig.client.containers(all=True, filters={"label": f"slipway.home={rig.home}"}) == []
+
+        play(scenario)
+
+
+def test_a_home_of_root_that_is_elsewhere_stays_there(docker_engine: DockerTestEngine, tmp_path: Path) -> None:
+    below = docker_engine.image("moved-home", "RUN mv /root /home/root && ln -s home/root /root")
+    with rig_on(docker_engine, bases=(("debian_slim", below),)) as rig:
+
+        async def scenario() -> None:
+            image = await rig.images.image(await rig.spec(trees=(tree(tmp_path, root__app="1"),)))
+            assert rig.said(image.id, "sh", "-c", "readlink /root; cat /home/root/app") == "home/root\n1"
 
         play(scenario)
 
