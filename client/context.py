@@ -38,8 +38,10 @@ class Lines:
     file: Path | None = None
 
     def fault(self, line: int, summary: str, found: str, hint: str) -> Fault:
-        origin = self.origin if self.file is None else Origin(file=str(self.file), line=line)
-        return Fault(severity="error", address=self.address, summary=summary, found=found, hint=hint, origin=origin)
+        origin, address = self.origin, self.address
+        if self.file is not None:
+            origin, address = Origin(file=str(self.file), line=line), ""
+        return Fault(severity="error", address=address, summary=summary, found=found, hint=hint, origin=origin)
 
 
 def read_dockerfile(path: str, origin: Origin) -> str:

@@ -79,8 +79,8 @@ def _check_base(image: ImageDecl, faults: Faults) -> None:
         for name, _ in base.build_args:
             faults.env_key(name, address, origin)
         for problem in problems_of(base.text, dict(base.build_args), whole=True) if base.text else ():
-            at = Origin(file=base.path, line=problem.line)
-            faults.error(address, problem.summary, found=problem.found, hint=problem.hint, origin=at)
+            at = Origin(file=base.path, line=problem.line)  # whichever image it is for, the file is wrong once
+            faults.error("", problem.summary, found=problem.found, hint=problem.hint, origin=at)
         _check_build_api("from_dockerfile", base.secrets, base.gpu, say)
 
 

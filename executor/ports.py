@@ -145,8 +145,8 @@ class Ability:
 @frozen(kw_only=True)
 class Stored:
     """What a runtime keeps on disk: a layer, or what it made of a layer with `trees` laid over it (for its containers
-    to start faster). `size` is what it takes alone; `remove(ident)` frees it. Several names of one and the same have the
-    same `content`, and all but one of them the size 0: the space is free when the last of them is removed."""
+    to start faster). `size` is what it takes alone; `remove(ident)` frees it. Several names of one and the same have
+    the same `content`, and all but one of them the size 0: the space is free when the last of them is removed."""
 
     ident: str
     layer: str
@@ -166,8 +166,8 @@ class Prepared:
 class DockerfileBuild:
     """A Dockerfile without its `# syntax` lines. `context` is a host folder with exactly the files that it may copy.
 
-    `onto` is what its first line stands on, where it does not begin with a FROM of its own. `fresh` (force_build): every
-    instruction is run anew, whatever the engine remembers.
+    `onto` is what its first line stands on, where it does not begin with a FROM of its own. `fresh` (force_build):
+    every instruction is run anew, whatever the engine remembers.
     """
 
     text: str

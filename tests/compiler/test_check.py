@@ -330,6 +330,21 @@ def test_names_that_are_taken() -> None:
     assert "two images" in only(app(images=(image(), image()))).summary
 
 
+def test_a_dockerfile_is_faulty_once_and_where_it_is() -> None:
+    base = FromDockerfile(path="/p/Dockerfile", text="FROM a\nVOLUME /x\nRUM y\n")
+    decl = app(images=(image(base=base), evolve(image(base=base), name="other")))
+    said = [
+        (str(fault.origin), fault.address, fault.summary) for fault in check(decl) if "Dockerfile" in str(fault.origin)
+    ]
+    assert said == [
+        ("/p/Dockerfile:2", "", "VOLUME is not supported"),
+        ("/p/Dockerfile:3", "", "there is no such instruction"),
+    ]
+    secret = SecretDecl(slot="s", keys=("TOKEN",), origin=HERE)
+    with_secret = only(app(images=(image(base=evolve(base, text="FROM a", secrets=(secret,), gpu=None)),)))
+    assert "can't have secrets" in with_secret.summary and with_secret.found == "TOKEN"
+
+
 def test_classes_are_refused_by_name() -> None:
     fault = only(app(classes=(ClsDecl(name="Model", module="app", methods=("run",), origin=HERE),)))
     assert "later release" in fault.summary
