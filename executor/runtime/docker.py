@@ -84,10 +84,19 @@ def home_id(home: Path) -> str:
 class Connection:
     """The only way to the engine. Connects when it is first used, and again after the engine was gone."""
 
-    def __init__(self, settings: Callable[[], DockerSettings], home: Path | None = None) -> None:
-        """`home` is where the folders lie that an engine must see; without it that is not tried."""
+    def __init__(
+        self,
+        settings: Callable[[], DockerSettings],
+        home: Path | None = None,
+        *,
+        busy: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`home` is where the folders lie that an engine must see; without it that is not tried. While `busy`, settings
+        that name another engine have to wait."""
         self._settings = settings
         self._home = home
+        self._busy = busy
+        self._settled: DockerSettings | None = None  # what counts
         self._guard = threading.Lock()
         self._clients: dict[float | None, Any] = {}  # by how long they wait for an answer
         self._address: Address | None = None
@@ -152,6 +161,7 @@ class Connection:
 
     async def facts(self) -> Facts:
         """Raises `Unreachable`, or `Refused`."""
+        self._settle()
         if self._facts is None:
             self._facts = await self.run(lambda client: _ask(client, self.address, self._home))
         return self._facts
@@ -192,13 +202,24 @@ class Connection:
             self.close()
             raise _unreachable(self.address, _reason(error)) from error
 
+    def _settle(self) -> DockerSettings:
+        """The settings that say where the engine is. Where they name another by now, this one is let go of."""
+        now, settled = self._settings(), self._settled
+        if settled is not None and (now.host, now.context) != (settled.host, settled.context):
+            if self._busy():
+                return settled
+            self.close()
+        self._settled = now
+        return now
+
     def _client(self, patience: float | None) -> Any:
+        settings = self._settle()
         with self._guard:
             client = self._clients.get(patience)
         if client is not None and self._address is not None:
             _knock(self._address.url)
             return client
-        self._address = address = docker_host.resolve(self._settings(), os.environ)
+        self._address = address = docker_host.resolve(settings, os.environ)
         _knock(address.url)
         client = _connected(address, patience)
         with self._guard:
@@ -355,10 +376,10 @@ def _reason(error: BaseException) -> str:
 
 
 def _unreachable(address: str, reason: str) -> Unreachable:
-    return Unreachable(
-        f"no Docker Engine answers at {address}: {reason}",
-        hint="Start it, or say where it is: DOCKER_HOST, or `host` under [docker] in config.toml.",
-    )
+    hint = "Start it, or say where it is: DOCKER_HOST, or `host` under [docker] in config.toml."
+    if reason == "Permission denied":
+        hint = "Your user may not use it: have it added to the group docker, then log in anew."
+    return Unreachable(f"no Docker Engine answers at {address}: {reason}", hint=hint)
 
 
 def _stream_of(response: Any) -> tuple[socket.socket, bytes]:

@@ -32,13 +32,14 @@ class DockerRuntime:
         self.home = home.absolute()
         self._config = config
         self._id = home_id(self.home)
-        self._connection = Connection(lambda: config().docker, self.home)
+        self._connection = Connection(lambda: config().docker, self.home, busy=lambda: bool(self._containers))
         self._images = DockerImages(self._connection, self._id, lambda: config().docker)
         self._used = self.home / "docker" / "used"
         self._containers: dict[str, DockerContainer | None] = {}  # None: being made
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sweeping = asyncio.Lock()
         self._swept = False  # until then what is there of this home is an earlier engine's
+        self._where = ""  # of which engine that is said
         self._left: set[str] = set()  # ids and names of what an engine did not answer for
         self._trouble = ""
         self._no_disk = ""
@@ -78,6 +79,8 @@ class DockerRuntime:
         if problem is not None:
             raise problem
         async with self._sweeping:
+            if facts.address != self._where and not any(self._containers.values()):
+                self._where, self._swept = facts.address, False
             if not self._swept:
                 await self._sweep()
                 self._swept = True
@@ -139,6 +142,8 @@ class DockerRuntime:
             notes.append(("memory", "memory limit not enforced: the engine's kernel has no memory cgroup"))
         if not facts.cpu_limits:
             notes.append(("cpu", "cpu limit not enforced: the engine's kernel has no CPU quotas"))
+        if "nvidia" not in facts.oci_runtimes:
+            notes.append(("gpu", "gpu= may be refused when a worker starts: the engine lists no nvidia runtime"))
         no_disk = self._no_disk or docker_spec.no_disk_limit(facts)
         if no_disk:
             notes.append(("disk", f"ephemeral disk not limited: {no_disk}"))
