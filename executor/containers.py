@@ -236,7 +236,8 @@ class Containers:
         if found.container is None:
             raise InvalidError(f"{params['id']} is not ready yet", hint="Try again in a moment.")
         how = await self._run(scope, emit, found, argv, window)
-        return _told(how, "" if self._is_there(found) else f"the container {found.name} has ended")
+        cut_off = how.code != 0 and not self._is_there(found)
+        return _told(how, f"the container {found.name} has ended" if cut_off else "")
 
     async def shell(self, scope: Scope, params: dict[str, Any], emit: Emit) -> dict[str, Any]:
         """Run a program in a fresh container like those of a function's workers. It ends with the program."""
