@@ -122,7 +122,7 @@ class Workplace:
 
     def _kept(self, text: str) -> str:
         """A file that says this, and that only we can read: a proxy's address may hold a password."""
-        path = self.folders.cache / f"apt-{hashlib.sha256(text.encode()).hexdigest()[:16]}.conf"
+        path = self.folders.cache / "apt-config" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.conf"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             making = path.with_suffix(f".{os.getpid()}")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from assembly import Assembly, app, tip
 from attrs import evolve
-from fakes import FakeRuntime, Outcome
+from fakes import BASE, FakeRuntime, Outcome
 
 from slipway.compiler.facts import BaseFact
 from slipway.dsl.declaration import (
@@ -27,10 +27,11 @@ from slipway.dsl.declaration import (
     StepOptions,
 )
 from slipway.dsl.errors import ImageBuildError, InvalidError, NotFoundError
-from slipway.executor.images import ImageConfig, image_parts, nodes_of, setting_lines
-from slipway.executor.indexes import Indexes
-from slipway.executor.ports import DockerfileBuild, Output
+from slipway.executor.images import ImageConfig, ImageParts, image_parts, nodes_of, setting_lines
+from slipway.executor.indexes import CERTIFICATES, Indexes
+from slipway.executor.ports import DockerfileBuild, Mount, Output
 from slipway.executor.runtime import gpus
+from slipway.executor.steps import Recipe
 from slipway.executor.workplace import wanted_gpus
 
 KEYS = SecretDecl(slot="dict:REGISTRY#0", keys=("REGISTRY_PASSWORD", "REGISTRY_USERNAME"))
@@ -223,5 +224,22 @@ def test_a_gpu_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.Mon
             (failure,) = applied.failures
             assert "run_commands train: the step wants gpu='H200:2'" in failure.message
             assert "NVIDIA H200, Tesla T4" in failure.message and "gpu=" in failure.hint
+
+    asyncio.run(main())
+
+
+def test_what_apt_is_told_is_kept_where_only_we_can_read_it(tmp_path: Path) -> None:
+    runtime = FakeRuntime({("/bin/sh",): Outcome(), ("apt-get",): Outcome()})
+    indexes = Indexes(mounts=(Mount(source="/ca.pem", target=CERTIFICATES, read_only=True),))
+
+    async def main() -> None:
+        async with Assembly.opened(tmp_path / "home", runtime, indexes=indexes) as assembly:
+            what = Recipe(commands=(("apt-get",),), apt=True)
+            parts = ImageParts(base=BASE)
+            setup = await assembly.builder._workplace.prepare(what, parts, name="a", layer="sha256:1", gpu=None)
+            (mount,) = [mount for mount in setup.spec.mounts if mount.target == "/.slipway/apt.conf"]
+            assert dict(setup.env)["APT_CONFIG"] == mount.target and mount.read_only
+            assert await asyncio.to_thread(lambda: Path(mount.source).stat().st_mode & 0o777) == 0o600
+            assert CERTIFICATES in await asyncio.to_thread(Path(mount.source).read_text)
 
     asyncio.run(main())
