@@ -168,3 +168,9 @@ def test_what_is_no_file_of_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DeclarationError, match="it is not UTF-8"):
         file.read()
     assert file.current() == Config()
+
+
+def test_the_example_of_the_guide_is_right() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "guide" / "configuration.md").read_text()
+    reading, faults = parse(page.partition("```toml\n")[2].partition("```")[0])
+    assert faults == () and reading.config.keep_mib and dict(reading.config.apps)["search"].shm_mib == 8192
