@@ -7,6 +7,7 @@ looks into it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import Callable, Coroutine, Iterator
@@ -38,6 +39,7 @@ from .worker.host import Hooks, Place, StartFailed, Worker, WorkerSpec, start_wo
 from .worker.logs import Line
 from .worker.wire import NO_FD
 
+log = logging.getLogger("slipway")
 RECORD_EVERY = 0.25  # seconds
 RECORD_AT = 512  # calls
 _FD = int(Flag.FD)
@@ -134,7 +136,7 @@ class Pool:
         self.names: dict[int, str] = {}
         self.since_ms: dict[int, int] = {}  # of the workers that are there, as their tasks
         self.reasons: dict[int, str] = {}  # why those that were told to end end
-        self.tasks: dict[int, asyncio.Task[None]] = {}
+        self.tasks: dict[int, asyncio.Task[str]] = {}
         self.failures: dict[int, StartFailed] = {}
         self.sequence = 0
         self.armed = inf
@@ -340,7 +342,8 @@ class Dispatcher:
         name = f"w{self._next_worker()}-{os.getpid()}"
         pool.names[action.worker] = name
         pool.since_ms[action.worker] = self._clock.now_ms()
-        pool.tasks[action.worker] = self._loop.create_task(self._live(pool, action.worker, name), name=name)
+        task = pool.tasks[action.worker] = self._loop.create_task(self._live(pool, action.worker, name), name=name)
+        task.add_done_callback(partial(self._bury, pool, action.worker))
 
     def _do_stop(self, pool: Pool, action: Stop) -> None:
         worker = pool.workers.get(action.worker)
@@ -358,7 +361,7 @@ class Dispatcher:
         else:
             self._leave(worker.close())
 
-    def end_worker(self, pool: Pool, number: int, reason: str, *, graceful: bool) -> asyncio.Task[None]:
+    def end_worker(self, pool: Pool, number: int, reason: str, *, graceful: bool) -> asyncio.Task[str]:
         """Have a worker end, at once or when it has answered what it runs; what is returned is done when it is gone."""
         task = pool.tasks[number]
         pool.reasons[number] = reason
@@ -408,42 +411,41 @@ class Dispatcher:
 
     # --- the life of a worker
 
-    async def _live(self, pool: Pool, number: int, name: str) -> None:
-        """From its start to its end. Whatever ends it, placement hears of it, last of all."""
+    async def _live(self, pool: Pool, number: int, name: str) -> str:
+        """From its start to its end; why it ended. What becomes of it then is `_bury`'s."""
         hooks = Hooks(
             on_result=partial(self._on_result, pool, number),
             on_recalled=partial(self._on_recalled, pool, number),
             on_line=partial(self._ears.on_line, pool.spec, name),
             on_client=partial(self._ears.on_client, pool.spec, name),
         )
-        reason = "the worker was not needed any more"
-        worker: Worker | None = None
+        worker = await start_worker(name, pool.spec.worker, self._place, hooks)
         try:
-            worker = await start_worker(name, pool.spec.worker, self._place, hooks)
             pool.workers[number] = worker
             self._act(pool, pool.placement.ready(number, self._time()))
-            reason = await worker.wait_ended()
-        except StartFailed as failed:
-            pool.failures[number] = failed
-        except asyncio.CancelledError:
-            pass  # only we cancel it, while it starts
+            return await worker.wait_ended()
         finally:
-            try:
-                if worker is not None:
-                    await worker.close()
-            finally:
-                self._bury(pool, number, reason)
+            await worker.close()
 
-    def _bury(self, pool: Pool, number: int, reason: str) -> None:
-        pool.workers.pop(number, None)
+    def _bury(self, pool: Pool, number: int, task: asyncio.Task[str]) -> None:
+        """Whatever ended a worker, also one that was given up before its first step: placement hears of it."""
+        started = pool.workers.pop(number, None) is not None
         del pool.tasks[number], pool.since_ms[number]
-        reason = pool.reasons.pop(number, reason)
+        given = pool.reasons.pop(number, None)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, StartFailed):
+            log.error(
+                "worker %s: %r", task.get_name(), error, exc_info=error
+            )  # a bug of ours: said, and the pool goes on
+            error = StartFailed(f"the engine failed: {error!r}; its log has the traceback")
         now = self._time()
-        if number in pool.failures:
+        if error is not None and not started:
+            pool.failures[number] = error
             self._act(pool, pool.placement.start_failed(number, now))
             del pool.failures[number]
         else:
-            self._act(pool, pool.placement.lost(number, reason, now))
+            reason = task.result() if error is None and not task.cancelled() else "the worker was not needed any more"
+            self._act(pool, pool.placement.lost(number, given or (error.reason if error else reason), now))
 
 
 _DOERS: dict[type, Callable[[Dispatcher, Pool, Any], None]] = {

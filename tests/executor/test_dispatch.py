@@ -17,6 +17,7 @@ from slipway.compiler.nodes import FunctionSpec
 from slipway.dsl.declaration import Autoscaling, Concurrency, Resources
 from slipway.executor.dispatch import Counts, limits_of
 from slipway.executor.placement import PoolLimits
+from slipway.executor.ports import ContainerSpec, Prepared
 from slipway.executor.worker import failure, payload
 from slipway.executor.worker.frames import Flag, Frame, Kind, Outcome
 from slipway.executor.worker.wire import NO_FD
@@ -265,3 +266,34 @@ def test_the_limits_of_a_function() -> None:
     assert limits(concurrency=Concurrency(max_inputs=4)).slots == 1
     assert limits(concurrency=Concurrency(max_inputs=4), is_async=True).slots == 4
     assert limits_of(FunctionSpec(name="f", module="m", qualname="f"), cores=1, ephemeral=True).give_up_after == 1
+
+
+def test_a_worker_that_is_given_up_before_its_first_step_is_gone_too(run: Run) -> None:
+    async def main(bench: Bench) -> None:
+        limits = PoolLimits(max_workers=1, min_workers=1)
+        pool = bench.dispatcher.open_pool(pool_spec(bench.root, "add", limits))
+        await bench.dispatcher.close_pool("app add", "no more")  # it would wait for ever for a worker that never began
+        assert not pool.tasks
+
+    run(main)
+
+
+def test_a_fault_of_ours_in_a_start_fails_the_calls_and_starts_no_workers_without_end(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main(bench: Bench) -> None:
+        starts = []
+
+        async def broken(spec: ContainerSpec) -> Prepared:
+            starts.append(spec)
+            raise AttributeError("nobody foresaw this")
+
+        bench.engine.runtime.prepare = broken  # type: ignore[method-assign]
+        bench.submit(1, "add", 1, limits=PoolLimits(max_workers=1, give_up_after=1))
+        lost = await bench.answer(1)
+        assert lost.outcome == Outcome.LOST
+        assert b"nobody foresaw this" in bytes(lost.payload)
+        assert len(starts) == 1
+
+    run(main)
+    assert "nobody foresaw this" in caplog.text
