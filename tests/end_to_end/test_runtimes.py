@@ -38,7 +38,7 @@ def mover(machine: Machine, docker_engine: DockerTestEngine) -> Iterator[Machine
     docker_engine.write_config(machine.home)
     yield machine
     machine.close()
-    ours = {"label": [f"{LABEL_HOME}={home_id(machine.home)}"]}
+    ours: dict[str, str | list[str] | bool] = {"label": [f"{LABEL_HOME}={home_id(machine.home)}"]}
     with docker_engine.client() as client:
         left = client.containers.list(all=True, filters=ours)
         for image in client.images.list(filters=ours):
