@@ -9,7 +9,8 @@ from pathlib import Path
 
 
 class Gate:
-    """`hold(word)`: the next request with the word in its first line waits for `release`; `held` is set meanwhile."""
+    """`hold(word)`: the next request with the word in its first line, or the one after `letting` such ones through,
+    waits for `release`; `held` is set meanwhile."""
 
     def __init__(self, url: str, folder: Path) -> None:
         self.url = f"unix://{folder}/gate.sock"
@@ -17,6 +18,7 @@ class Gate:
         self.answered = threading.Event()  # the engine has answered what was held
         self._target = url.removeprefix("unix://")
         self._word = b""
+        self._letting = 0
         self._go = threading.Event()
         self._open: list[socket.socket] = []
         self._listener = socket.socket(socket.AF_UNIX)
@@ -25,10 +27,11 @@ class Gate:
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
 
-    def hold(self, word: str) -> None:
+    def hold(self, word: str, letting: int = 0) -> None:
         self.held.clear()
         self.answered.clear()
         self._go.clear()
+        self._letting = letting
         self._word = word.encode()
 
     def release(self) -> None:
@@ -66,10 +69,12 @@ class Gate:
         with contextlib.suppress(OSError):
             while data := client.recv(1 << 16):
                 if self._word and self._word in data.partition(b"\r\n")[0]:
-                    self._word = b""
-                    ours.set()
-                    self.held.set()
-                    self._go.wait()
+                    self._letting -= 1
+                    if self._letting < 0:
+                        self._word = b""
+                        ours.set()
+                        self.held.set()
+                        self._go.wait()
                 engine.sendall(data)
             engine.shutdown(socket.SHUT_WR)
 
@@ -77,11 +82,12 @@ class Gate:
         reads = True  # who asked may be gone: the engine's answer is read all the same
         with contextlib.suppress(OSError):
             while data := engine.recv(1 << 16):
+                wanted = ours.is_set()  # looked at before the client may ask for the next thing
                 if reads:
                     try:
                         client.sendall(data)
                     except OSError:
                         reads = False
-                if ours.is_set():
+                if wanted:
                     self.answered.set()
             client.shutdown(socket.SHUT_WR)
