@@ -24,6 +24,7 @@ PURE_FILES = (
     "executor/solver.py",
     "executor/lifecycle.py",
     "executor/placement.py",
+    "executor/keep.py",
     "executor/worker/frames.py",
     "executor/worker/logs.py",
     "cli/render.py",

@@ -153,7 +153,7 @@ def test_what_runs_keeps_what_it_needs(box: Machine) -> None:
 
 def test_applies_and_removals_at_the_same_time(box: Machine) -> None:
     """Each apply finds or makes what it needs, whatever is freed meanwhile."""
-    for number in range(4):
+    for number in range(2):
         box.write("app.py", APP.format(word="one" if number % 2 else "two"))
         applying = box.start("apply", "app.py", "--yes")
         freeing = [box.start("gc", "--yes") for _ in range(2)]
