@@ -141,6 +141,7 @@ def container_of(app: str, nodes: Nodes, node: Node, function: FunctionSpec, bun
         trees=tuple(bundles.path(bundle.digest) for bundle in trees),
         limits=_limits(function.resources),
         env=_settings(app, function.resources, parts),
+        workdir=parts.config.workdir,
         network=not function.block_network,
         entrypoint=parts.config.entrypoint,
     )

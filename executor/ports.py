@@ -46,6 +46,7 @@ class ContainerSpec:
     limits: Limits = Limits()
     gpus: tuple[str, ...] = ()  # UUIDs
     env: tuple[tuple[str, str], ...] = ()
+    workdir: str | None = None  # is there when processes start: where the image lacks this folder, it is made as root
     network: bool = True
     privileged_build: bool = False  # a build step: may change owners and install packages
     as_user: bool = False  # in a build: as the user that the image names, not as its root

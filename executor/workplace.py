@@ -76,6 +76,7 @@ class Workplace:
             layers=parts.layers,
             mounts=tuple(mounts),
             gpus=() if gpu is None else await asyncio.to_thread(wanted_gpus, gpu),
+            workdir=what.cwd,
             privileged_build=True,
             as_user=what.as_user,
             labels=(("slipway.build", layer),),

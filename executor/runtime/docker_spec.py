@@ -58,6 +58,8 @@ def body(
         "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": host,
     }
+    if spec.workdir is not None:
+        asked["WorkingDir"] = spec.workdir
     user = settings.user if spec.single else "0"
     if user is not None:
         asked["User"] = user

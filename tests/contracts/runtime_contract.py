@@ -235,6 +235,9 @@ class RuntimeContract:
             async with made(runtime, ContainerSpec(name="one", base=base)) as container:
                 assert (await finish(container, sh("cwd"))).out == b"/root"
                 assert (await finish(container, sh("cwd"), cwd="/tmp")).out == b"/tmp"
+            spec = ContainerSpec(name="two", base=base, workdir="/srv/new/deep")
+            async with made(runtime, spec) as container:
+                assert (await finish(container, sh("cwd"), cwd="/srv/new/deep")).out == b"/srv/new/deep"
 
         play(runtime, scenario)
 
