@@ -26,6 +26,8 @@ READY_S, END_S = 120, 60
 NEEDED = ("dockerd", "containerd", "runc", "docker-init", "unshare", "setpriv")
 # What an engine leaves in folders that it shares with others: here each has its own.
 PRIVATE = ("/run/containerd", "/etc/docker", "/opt/containerd")
+# Workers use a socket of this machine's. Without a bridge its own network has nothing to stand on.
+GVISOR = ["--host-uds=open", "--network=host"]
 SCRIPT = f"""\
 set -e
 for folder in {" ".join(PRIVATE)}; do mkdir -p $folder; mount -t tmpfs tmpfs $folder; done
@@ -120,7 +122,7 @@ def _launch(folder: Path, more: list[str]) -> subprocess.Popen[bytes]:
     if libc.unshare(CLONE_NEWPID):
         raise OSError(ctypes.get_errno(), "a PID namespace was refused")
     gvisor = shutil.which("runsc")
-    settings = {"runtimes": {"runsc": {"path": gvisor}}} if gvisor else {}
+    settings = {"runtimes": {"runsc": {"path": gvisor, "runtimeArgs": GVISOR}}} if gvisor else {}
     (folder / "daemon.json").write_text(json.dumps(settings))
     flags = {
         "config-file": folder / "daemon.json",

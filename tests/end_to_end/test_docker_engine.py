@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -33,15 +34,17 @@ def test_the_example_finds_the_same_on_both_runtimes(
         python = Path(sys.base_prefix, "bin", "python{}.{}".format(*sys.version_info[:2]))
         docker_engine.write_config(machine.home, base=docker_engine.interpreter_image(python))
     shutil.copy(ROOT / "examples" / "search.py", machine.folder)
-    digests, hits = [], []
+    specs, hits = [], []
     for runtime in ("native", "docker"):
         plan = json.loads(machine.run("plan", "search.py", "--runtime", runtime, "--json").out)
-        digests.append({node["address"]: node["digest"] for node in plan["graph"]["nodes"]})
+        specs.append({node["address"]: node["spec"] for node in plan["graph"]["nodes"]})
         out = machine.run("run", "search.py", "--query", QUERY, SLIPWAY_RUNTIME=runtime).out
         hits.append(re.findall(r"^  0\.\d\d  (\S+)", out.partition("The five best for")[2], re.MULTILINE))
     assert len(hits[0]) == 5
     assert hits[0] == hits[1] if same else hits[0][0] == hits[1][0]
-    assert digests[0].keys() == digests[1].keys()
+    native, docker = specs
+    assert native.keys() == docker.keys()
+    assert [address for address, spec in native.items() if spec != docker[address]] == ["image image/0"], "the base"
 
 
 TOWER = """
@@ -156,3 +159,31 @@ def test_an_image_without_python_is_refused(docker_machine: DockerMachine, docke
     refused = docker_machine.run("apply", "zoo.py", "--yes", code=1)
     assert "add_python" in refused.err + refused.out
     assert "Traceback" not in refused.err
+
+
+GVISOR = """
+import slipway
+
+app = slipway.App("caged", image=slipway.Image.debian_slim().run_commands("echo built > /built"))
+
+
+@app.function()
+def look(n: int) -> tuple[str, int]:
+    print("in the cage")
+    return open("/proc/version").read().split()[2], len(open("/built").read()) + n
+"""
+
+
+def test_workers_run_within_gvisor(docker_machine: DockerMachine, docker_engine: DockerTestEngine) -> None:
+    """Under a kernel that is not this machine's."""
+    with docker_engine.client() as client:
+        runsc = client.info()["Runtimes"].get("runsc", {})
+    if "--host-uds=open" not in runsc.get("runtimeArgs", ()):
+        pytest.skip("this engine has no runsc that may use sockets of this machine's")
+    docker_engine.write_config(docker_machine.home, 'oci_runtime = "runsc"')
+    docker_machine.write("caged.py", GVISOR)
+    docker_machine.run("apply", "caged.py", "--yes")
+    kernel, number = json.loads(docker_machine.run("call", "caged.look", "[1]").out)
+    assert number == 7
+    assert kernel != os.uname().release
+    assert "in the cage" in docker_machine.run("app", "logs", "caged").out
