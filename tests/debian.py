@@ -48,7 +48,10 @@ def refusal() -> str:
     """Why nothing can be made on this machine; "" where it can."""
     if os.getuid() != 0:
         return "only root can start an engine"
-    release = platform.freedesktop_os_release()
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:
+        return "this system does not say what it is"
     if not {"debian", "ubuntu"} & {release["ID"], *release.get("ID_LIKE", "").split()}:
         return f"an engine is brought up on Debian and Ubuntu, and this is {release.get('NAME', release['ID'])}"
     return ""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import debian
 import psutil
 import pytest
 from docker_engine import DockerTestEngine, own_engine
@@ -40,10 +40,10 @@ def starter() -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can start an engine")
+needs_own = pytest.mark.skipif(bool(debian.refusal()), reason=debian.refusal())
 
 
-@needs_root
+@needs_own
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_when_its_starter_is_ended(starter: subprocess.Popen[str], number: int) -> None:
     assert starter.stdout is not None
@@ -59,7 +59,7 @@ def test_nothing_is_left_when_its_starter_is_ended(starter: subprocess.Popen[str
     assert not list(Path("/sys/fs/cgroup").glob(f"**/slipway-tests-{folder.name}"))
 
 
-@needs_root
+@needs_own
 def test_what_it_has_stays_from_one_start_to_the_next() -> None:
     with own_engine() as own:
         engine = DockerTestEngine(own.url, "scratch")
