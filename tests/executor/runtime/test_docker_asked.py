@@ -47,7 +47,7 @@ class Listening(socketserver.ThreadingUnixStreamServer):
             "MemTotal": 4 << 30,
             "MemoryLimit": True,
             "CpuCfsQuota": True,
-            "Runtimes": {"runc": {}, "runsc": {}},
+            "Runtimes": {"nvidia": {}, "runc": {}, "runsc": {}},
             **answers,
         }
         super().__init__(str(path), Handler)
@@ -164,15 +164,16 @@ def test_disk_space_that_the_engine_does_not_limit_is_told_of_and_left_out(tmp_p
     assert ["StorageOpt" in body["HostConfig"] for body in engine.asked] == [True, False, False]
 
 
-def test_limits_that_the_kernel_has_not_are_told_of(tmp_path: Path) -> None:
+def test_what_the_engine_lacks_is_told_of(tmp_path: Path) -> None:
     async def scenario(runtime: DockerRuntime) -> None:
         notes = dict((await runtime.ability()).notes)
         assert notes["memory"].startswith("memory limit not enforced: ")
         assert notes["cpu"].startswith("cpu limit not enforced: ")
         assert "this is extfs" in notes["disk"]
+        assert "no nvidia runtime" in notes["gpu"]
 
     below = [["Backing Filesystem", "extfs"]]
-    with listening(tmp_path, MemoryLimit=False, CpuCfsQuota=False, DriverStatus=below):
+    with listening(tmp_path, MemoryLimit=False, CpuCfsQuota=False, DriverStatus=below, Runtimes={"runc": {}}):
         play(tmp_path, scenario)
 
 
