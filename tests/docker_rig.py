@@ -15,9 +15,13 @@ from docker_engine import DockerTestEngine
 
 from slipway.compiler.facts import BaseFact
 from slipway.executor.config import DockerSettings
-from slipway.executor.ports import ContainerSpec
+from slipway.executor.ports import ContainerSpec, DockerfileBuild, Output
 from slipway.executor.runtime.docker import Connection
-from slipway.executor.runtime.docker_images import DockerImages
+from slipway.executor.runtime.docker_bases import DockerBases
+from slipway.executor.runtime.docker_build import build_dockerfile
+from slipway.executor.runtime.docker_commit import commit
+from slipway.executor.runtime.docker_prepare import Preparing
+from slipway.executor.runtime.docker_store import Store
 
 # Ended with the container, and nothing of it may get into an image. No word of it is in Cmd, which would be history.
 KEEPER = ["/bin/sh", "-c", "while :; do sleep 1000; done", "the-keeper"]
@@ -29,8 +33,10 @@ class Rig:
     client: Any
     home: str
     connection: Connection
-    images: DockerImages
     settings: DockerSettings
+    store: Store
+    bases: DockerBases
+    preparing: Preparing
 
     def keeper(self, image: str, mounts: Iterable[dict[str, Any]] = (), **more: Any) -> str:
         host = self.client.create_host_config(network_mode="host", mounts=list(mounts))  # the quickest to make
@@ -58,18 +64,27 @@ class Rig:
         finally:
             self.client.remove_container(made["Id"], force=True)
 
+    async def commit(self, container: str, layer: str, mounts: Iterable[str]) -> str:
+        return await commit(self.connection, self.store, container, layer, mounts)
+
+    async def build_dockerfile(self, build: DockerfileBuild, layer: str, output: Output) -> str:
+        return await build_dockerfile(self.connection, self.store, build, layer, output)
+
+    async def has(self, layer: str) -> bool:
+        return await self.store.layer(layer) is not None
+
     async def built(self, below: str, layer: str, script: str, mounts: Iterable[dict[str, Any]] = ()) -> str:
         """Commit what a script writes as a layer; the digest of its content."""
         kept = tuple(mounts)
         container = self.keeper(below, kept)
         try:
             self.sh(container, script)
-            return await self.images.commit(container, layer, [mount["Target"] for mount in kept])
+            return await self.commit(container, layer, [mount["Target"] for mount in kept])
         finally:
             self.client.remove_container(container, force=True)
 
     async def base(self) -> BaseFact:
-        return await self.images.resolve("debian_slim", "")
+        return await self.bases.resolve("debian_slim", "")
 
     async def spec(self, *layers: str, **more: Any) -> ContainerSpec:
         return ContainerSpec(name="one", base=await self.base(), layers=layers, **more)
@@ -103,7 +118,9 @@ def rig_on(engine: DockerTestEngine, **settings: Any) -> Iterator[Rig]:
     connection = Connection(lambda: chosen)
     home = uuid.uuid4().hex[:12]
     client = docker.APIClient(base_url=engine.url, version="auto", timeout=300)
-    rig = Rig(engine, client, home, connection, DockerImages(connection, home, lambda: chosen), chosen)
+    store = Store(connection, home)
+    bases_here, preparing = DockerBases(connection, lambda: chosen), Preparing(connection, store, lambda: chosen)
+    rig = Rig(engine, client, home, connection, chosen, store, bases_here, preparing)
     try:
         yield rig
     finally:

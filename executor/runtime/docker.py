@@ -26,6 +26,7 @@ from .docker_process import Frames
 
 T = TypeVar("T")
 
+OURS = "slipway."  # all labels of ours
 LABEL_HOME = "slipway.home"
 LABEL_LAYER = "slipway.layer"
 LABEL_TREES = "slipway.trees"
@@ -35,8 +36,6 @@ AT_ONCE = 16  # short requests under way
 PATIENCE = 60  # seconds that an engine may take for a short request
 CHUNK = 1 << 16
 PING = 2.0  # seconds in which one that is well says so
-
-
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
 
 
@@ -101,7 +100,7 @@ class Connection:
         self._clients: dict[float | None, Any] = {}  # by how long they wait for an answer
         self._address: Address | None = None
         self._facts: Facts | None = None
-        self._places: asyncio.Semaphore | None = None
+        self._places = asyncio.Semaphore(AT_ONCE)
 
     def __repr__(self) -> str:
         return f"<Connection {self._address or 'not made'}>"
@@ -115,8 +114,6 @@ class Connection:
         """What `work` makes of a `docker.APIClient`, in a thread; `long`: it may take longer than a minute."""
         if long:
             return await _in_thread(lambda: self._do(work, None))
-        if self._places is None:
-            self._places = asyncio.Semaphore(AT_ONCE)
         async with self._places:
             return await _in_thread(lambda: self._do(work, PATIENCE))
 
@@ -265,10 +262,15 @@ def _knock(url: str) -> None:
             one.connect(url.removeprefix("unix://"))
 
 
+def start_exec(client: Any, ident: str, *, terminal: bool = False) -> Any:
+    """Start a made exec; the response, which becomes its stream."""
+    url = client._url("/exec/{0}/start", ident)
+    return client._post_json(url, headers=UPGRADE, data={"Tty": terminal, "Detach": False}, stream=True)
+
+
 def exec_output(client: Any, ident: str) -> Generator[bytes, None, None]:
     """What a made exec says on stdout, once started; in a thread only. (docker-py's own way leaves a socket open.)"""
-    url = client._url("/exec/{0}/start", ident)
-    response = client._post_json(url, headers=UPGRADE, data={"Tty": False, "Detach": False}, stream=True)
+    response = start_exec(client, ident)
     client._raise_for_status(response)
     stream, data = _stream_of(response)
     frames = Frames()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, closing, suppress
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, suppress
 from functools import partial
 from typing import Any
 
-from .docker import LABEL_HOME, LABEL_NAME, Absent, Connection, exec_output
+from slipway.dsl.errors import Error
+
+from .docker import LABEL_HOME, LABEL_NAME, Absent, Conflict, Connection, exec_output
 from .docker_content import (
     CHANGED,
     FOLDER,
@@ -104,20 +107,30 @@ async def _read_below(connection: Connection, store: Store, below: Image, what: 
     return described
 
 
-@asynccontextmanager
-async def idle(connection: Connection, store: Store, image: Image) -> AsyncIterator[str]:
+def idle(connection: Connection, store: Store, image: Image) -> AbstractAsyncContextManager[str]:
     """A container that is not started: a place to look into an image, or to put something in."""
-    made = await connection.run(
-        lambda client: client.create_container(
-            image.id, command=[], entrypoint=[NOTHING], labels={LABEL_HOME: store.home, LABEL_NAME: FOR_IMAGES}
-        )
+    labels = {LABEL_HOME: store.home, LABEL_NAME: FOR_IMAGES}
+    return passing(
+        connection,
+        lambda client: client.create_container(image.id, command=[], entrypoint=[NOTHING], labels=labels),
     )
+
+
+@asynccontextmanager
+async def passing(connection: Connection, create: Callable[[Any], Any]) -> AsyncIterator[str]:
+    """A container that is gone after the block, also where that is given up before the engine has made it."""
+    making = asyncio.ensure_future(connection.run(create))
     try:
-        yield str(made["Id"])
+        yield str((await asyncio.shield(making))["Id"])
     finally:
-        await remove_container(connection, str(made["Id"]))
+        await asyncio.shield(_unmake(connection, making))
+
+
+async def _unmake(connection: Connection, making: asyncio.Future[Any]) -> None:
+    with suppress(Error):  # it could not be made, or the engine died: then nothing of the block's is lost with it
+        await remove_container(connection, str((await making)["Id"]))
 
 
 async def remove_container(connection: Connection, container: str) -> None:
-    with suppress(Absent):
+    with suppress(Absent, Conflict):  # it is gone, or going
         await connection.run(lambda client: client.remove_container(container, v=True, force=True))

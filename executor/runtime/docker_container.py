@@ -12,15 +12,18 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from slipway.dsl.errors import Error, InvalidError, RuntimeUnavailable
 from slipway.executor.ports import ContainerSpec, Exit, Output, Stats
 
 from . import docker_shell
-from .docker import UPGRADE, Absent, Conflict, Connection, Refused, Unreachable
+from .docker import UPGRADE, Absent, Conflict, Connection, Refused, start_exec
+from .docker_commit import remove_container
 from .docker_process import BesideProcess, DockerProcess, DockerTerminal, MainProcess, exit_of
 from .docker_store import Image
+
+T = TypeVar("T")
 
 HOME = "/root"
 NO_SHELL = '"/bin/sh"'
@@ -69,7 +72,7 @@ class DockerContainer:
 
     async def start_keeper(self) -> None:
         """Start the first process of one that has none of its own."""
-        await self._asked(lambda client: client.start(self.ident))
+        await self._answered(self._connection.run(lambda client: client.start(self.ident)))
 
     async def exec(
         self,
@@ -89,7 +92,7 @@ class DockerContainer:
         def start(client: Any) -> Any:
             nonlocal ident
             ident = _create_exec(client, self.ident, docker_shell.runner(mark), self._user)
-            return _start_exec(client, ident, terminal=False)
+            return start_exec(client, ident)
 
         sock, early = await self._hijacked(start)
         process = BesideProcess(partial(self._ask_exec, ident), self._tell, output, mark)
@@ -116,7 +119,7 @@ class DockerContainer:
         def start(client: Any) -> Any:
             nonlocal ident
             ident = _create_exec(client, self.ident, command, self._user, env=env, terminal=True)
-            return _start_exec(client, ident, terminal=True)
+            return start_exec(client, ident, terminal=True)
 
         def resize(rows: int, columns: int) -> Awaitable[None]:
             return self._connection.run(lambda client: client.exec_resize(ident, rows, columns))
@@ -168,17 +171,12 @@ class DockerContainer:
     async def _hijacked(self, request: Callable[[Any], Any]) -> tuple[socket.socket, bytes]:
         if self._gone:
             raise self._over()
-        try:
-            return await self._connection.hijack(request)
-        except (Absent, Conflict) as error:  # it is not there, or does not run
-            raise self._over() from error
-        except Refused as error:
-            raise self._refused(error) from error
+        return await self._answered(self._connection.hijack(request))
 
-    async def _asked(self, work: Callable[[Any], object]) -> None:
+    async def _answered(self, answer: Awaitable[T]) -> T:
         try:
-            await self._connection.run(work)
-        except (Absent, Conflict) as error:
+            return await answer
+        except (Absent, Conflict) as error:  # it is not there, or does not run
             raise self._over() from error
         except Refused as error:
             raise self._refused(error) from error
@@ -219,7 +217,7 @@ class DockerContainer:
             return await self._connection.run(ask, long=long)
         except (Absent, Conflict):
             return Exit(code=None, signal=signal.SIGKILL)
-        except (Unreachable, Refused) as error:
+        except RuntimeUnavailable as error:
             return Exit(code=None, reason=error.message)
 
     def _tell(self, pid: int, number: int) -> None:
@@ -282,9 +280,7 @@ class DockerContainer:
                 return
             said = True
             try:
-                await self._connection.run(lambda client: client.remove_container(self.ident, force=True, v=True))
-            except (Absent, Conflict):
-                pass  # it is gone, or going
+                await remove_container(self._connection, self.ident)
             except RuntimeUnavailable:
                 said = False
             self._gone = True
@@ -339,8 +335,3 @@ def _create_exec(
     settings = [f"{name}={value}" for name, value in env]
     made = client.exec_create(container, argv, stdin=True, tty=terminal, user=user, environment=settings)
     return str(made["Id"])
-
-
-def _start_exec(client: Any, ident: str, *, terminal: bool) -> Any:
-    url = client._url("/exec/{0}/start", ident)
-    return client._post_json(url, headers=UPGRADE, data={"Tty": terminal, "Detach": False}, stream=True)

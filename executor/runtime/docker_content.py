@@ -56,21 +56,22 @@ def changes(found: Iterable[Mapping[str, Any]] | None, mounts: Iterable[str]) ->
     Changes(kinds={'/a': 1, '/srv': 1}, doubtful=('/srv',))
     """
     points = {point.rstrip("/") for point in mounts}
-    above = {folder for point in points for folder in _above(point)}
+    above = {folder for point in points for folder in folders_above(point)}
     kinds: dict[str, int] = {}
     for change in sorted(found or (), key=lambda change: str(change["Path"])):
         path = str(change["Path"])
-        if points.isdisjoint((path, *_above(path))) and not NOISE.fullmatch(path[1:]):
+        if points.isdisjoint((path, *folders_above(path))) and not NOISE.fullmatch(path[1:]):
             kinds[path] = int(change["Kind"])
-    filled = {folder for path in kinds if path not in above for folder in _above(path)}
+    filled = {folder for path in kinds if path not in above for folder in folders_above(path)}
     doubtful = [path for path, kind in kinds.items() if path in above and path not in filled and kind != GONE]
     return Changes(kinds=kinds, doubtful=tuple(sorted(doubtful, key=len, reverse=True)))
 
 
-def _above(path: str) -> Iterator[str]:
-    """
-    >>> list(_above("/a/b/c"))
-    ['/a/b', '/a']
+def folders_above(path: str) -> Iterator[str]:
+    """The folders above a path, the deepest first.
+
+    >>> list(folders_above("/a/b/c")), list(folders_above("a/b"))
+    (['/a/b', '/a'], ['a'])
     """
     while (path := path.rpartition("/")[0]) != "":
         yield path

@@ -18,7 +18,7 @@ from slipway.executor.tasks import Flights
 
 from .docker import LABEL_HOME, LABEL_LAYER, LABEL_NAME, LABEL_TREES, Absent, Connection, Refused
 from .docker_bases import said
-from .docker_commit import idle, keep, remove_container
+from .docker_commit import idle, keep, passing
 from .docker_content import FOLDER
 from .docker_store import FOR_IMAGES, LABEL_BELOW, LABEL_OF, LABEL_OUTPUT, LABEL_PYTHON, TREES, Image, Store, labelled
 from .docker_tar import merged, packed
@@ -31,6 +31,10 @@ ASK = f"import sys; v = sys.version_info; print('{MARK} %d.%d.%d' % (v[0], v[1],
 # One start for both names; an image without a shell takes one for each.
 ASK_BOTH = ("/bin/sh", "-c", f'for name in {" ".join(NAMES)}; do echo "{MARK}-name $name"; "$name" -c "$0"; done', ASK)
 _ANSWER = re.compile(rf"{MARK}-name (\S+)|{MARK} (\d+)\.(\d+)\.(\d+)")
+WAY_OUT = (
+    'Give it one: add_python="3.12" in Image.from_registry or Image.from_dockerfile; or install one in the image, '
+    "and see that python or python3 is on its PATH."
+)
 HOME = "root"  # where the user's code lies: to be entered by an image's USER
 
 
@@ -145,9 +149,9 @@ class Preparing:
             versions = ", ".join(".".join(map(str, version)) for _, version in found)
             raise InvalidError(
                 f"the Python of {_titled(spec)} is {versions}: too old for a worker, which takes 3.10 or later",
-                hint=_way_out(spec),
+                hint=WAY_OUT,
             )
-        raise InvalidError(f"{_titled(spec)} has no Python (looked for {' and '.join(NAMES)})", hint=_way_out(spec))
+        raise InvalidError(f"{_titled(spec)} has no Python (looked for {' and '.join(NAMES)})", hint=WAY_OUT)
 
     async def _versions(
         self, image: Image, spec: ContainerSpec, entrypoint: tuple[str, ...]
@@ -164,9 +168,7 @@ class Preparing:
 
     async def _run(self, image: Image, spec: ContainerSpec, argv: tuple[str, ...]) -> _Said:
         """Run a program to its end, as workers of this image run."""
-        made = await self._connection.run(lambda client: self._create(client, image, spec, argv))
-        container = str(made["Id"])
-        try:
+        async with passing(self._connection, lambda client: self._create(client, image, spec, argv)) as container:
             try:
                 await self._connection.run(lambda client: client.start(container))
             except (Absent, Refused) as error:
@@ -180,8 +182,6 @@ class Preparing:
                 return _Said(started=True)
             output = await self._connection.run(lambda client: client.logs(container, stdout=True, stderr=False))
             return _Said(started=True, output=output.decode(errors="replace"))
-        finally:
-            await asyncio.shield(remove_container(self._connection, container))
 
     def _create(self, client: Any, image: Image, spec: ContainerSpec, argv: tuple[str, ...]) -> Any:
         # Nothing private is said, and what is said must be read here, whatever the engine does with logs.
@@ -230,10 +230,3 @@ def _answers(output: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
 
 def _titled(spec: ContainerSpec) -> str:
     return f"the image of {spec.name} ({spec.base.says})" if spec.base.says else f"the image of {spec.name}"
-
-
-def _way_out(spec: ContainerSpec) -> str:
-    return (
-        'Give it one: add_python="3.12" in Image.from_registry or Image.from_dockerfile; or install one in the image, '
-        "and see that python or python3 is on its PATH."
-    )

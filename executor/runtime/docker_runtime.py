@@ -6,6 +6,7 @@ import asyncio
 import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ from slipway.executor.config import Config, DockerSettings
 from slipway.executor.ports import Ability, ContainerSpec, DockerfileBuild, Output, Prepared, Stored
 
 from . import docker_shell, docker_spec
-from .docker import LABEL_HOME, LABEL_NAME, Absent, Conflict, Connection, Facts, Refused, Unreachable, home_id
+from .docker import LABEL_HOME, LABEL_NAME, Conflict, Connection, Facts, Refused, Unreachable, home_id
+from .docker_bases import DockerBases
+from .docker_build import build_dockerfile
+from .docker_commit import commit, remove_container
 from .docker_container import DockerContainer
-from .docker_images import DockerImages
-from .docker_store import Image
+from .docker_prepare import Preparing
+from .docker_store import Image, Store
 
 BASES = ("debian_slim", "from_registry", "from_dockerfile", "micromamba")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}")
@@ -33,7 +37,9 @@ class DockerRuntime:
         self._config = config
         self._id = home_id(self.home)
         self._connection = Connection(lambda: config().docker, self.home, busy=lambda: bool(self._containers))
-        self._images = DockerImages(self._connection, self._id, lambda: config().docker)
+        self._store = Store(self._connection, self._id)
+        self._bases = DockerBases(self._connection, lambda: config().docker)
+        self._preparing = Preparing(self._connection, self._store, lambda: config().docker)
         self._used = self.home / "docker" / "used"
         self._containers: dict[str, DockerContainer | None] = {}  # None: being made
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -85,7 +91,7 @@ class DockerRuntime:
                 await self._sweep()
                 self._swept = True
             for ident in tuple(self._left):
-                await self._remove(ident)
+                await remove_container(self._connection, ident)
                 self._left.discard(ident)
         self._trouble = ""
         return facts
@@ -103,14 +109,8 @@ class DockerRuntime:
             # Without a name it is somebody's own, made by hand of an image of ours, whose labels it has.
             name = (found.get("Labels") or {}).get(LABEL_NAME)
             if name:
-                await self._remove(str(found["Id"]))
-        await self._images.sweep()
-
-    async def _remove(self, ident: str) -> None:
-        try:
-            await self._connection.run(lambda client: client.remove_container(ident, force=True, v=True))
-        except (Absent, Conflict):
-            pass  # it is gone, or going
+                await remove_container(self._connection, str(found["Id"]))
+        await self._store.sweep()
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)
@@ -154,38 +154,37 @@ class DockerRuntime:
     async def resolve(
         self, kind: str, ref: str, *, auth: tuple[tuple[str, str], ...] = (), fresh: bool = False
     ) -> BaseFact:
-        return await self._images.resolve(kind, ref, auth=auth, fresh=fresh)
+        return await self._bases.resolve(kind, ref, auth=auth, fresh=fresh)
 
     async def has_base(self, base: BaseFact) -> bool:
-        return await self._images.has_base(base)
+        return await self._bases.has(base)
 
     async def fetch(self, base: BaseFact, *, auth: tuple[tuple[str, str], ...] = (), output: Output) -> None:
         await self._use()
-        await self._images.fetch(base, auth=auth, output=output)
+        await self._bases.fetch(base, auth=auth, output=output)
 
     async def build_dockerfile(self, build: DockerfileBuild, layer: str, output: Output) -> str:
         await self._use()
-        return await self._images.build_dockerfile(build, layer, output)
+        return await build_dockerfile(self._connection, self._store, build, layer, output)
 
     async def prepare(self, spec: ContainerSpec) -> Prepared:
         await self._use()
-        return await self._images.prepare(spec)
+        return await self._preparing.prepare(spec)
 
     async def has(self, layer: str) -> bool:
-        return await self._images.has(layer)
+        return await self._store.layer(layer) is not None
 
     async def alias(self, layer: str, existing: str) -> None:
-        await self._images.alias(layer, existing)
+        await self._store.alias(layer, existing)
 
     async def remove(self, layer: str) -> None:
-        await self._images.remove(layer)
+        await self._store.remove(layer)
 
-    async def layers(self) -> AsyncIterator[str]:
-        async for layer in self._images.layers():
-            yield layer
+    def layers(self) -> AsyncIterator[str]:
+        return self._store.layers()
 
     async def stored(self) -> tuple[Stored, ...]:
-        return await self._images.stored()
+        return await self._store.stored()
 
     # --- containers -----------------------------------------------------------------------------------
 
@@ -225,7 +224,7 @@ class DockerRuntime:
     async def _create(self, spec: ContainerSpec, facts: Facts) -> DockerContainer:
         settings = self._settings(spec)
         docker_spec.check(settings, facts)
-        image = await self._images.image(spec)
+        image = await self._preparing.image(spec)
         mark = secrets.token_hex(16)
         command = docker_shell.reader(mark) if spec.single else docker_shell.keeper()
         name = docker_spec.container_name(self._id, spec.name)
@@ -259,7 +258,7 @@ class DockerRuntime:
             user=_user(spec, settings, image),
             mark=mark,
             connection=self._connection,
-            commit=self._images.commit,
+            commit=partial(commit, self._connection, self._store),
             forget=lambda said: self._forget(spec.name, None if said else ident),
         )
 

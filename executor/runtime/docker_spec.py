@@ -8,9 +8,8 @@ from slipway.dsl.errors import RuntimeUnavailable
 from slipway.executor.config import DockerSettings
 from slipway.executor.ports import ContainerSpec, Limits, Mount
 
-from .docker import LABEL_HOME, LABEL_NAME, Facts
+from .docker import LABEL_HOME, LABEL_NAME, OURS, Facts
 
-OURS = "slipway."
 SMALLEST_MIB = 6  # of memory, that an engine takes
 SMALLEST_CPU = 10  # thousandths of a CPU
 SMALLEST_SHARES = 2

@@ -14,10 +14,9 @@ from attrs import field, frozen
 from slipway.dsl.errors import InternalError, InvalidError, NotFoundError
 from slipway.executor.ports import ContainerSpec, Stored
 
-from .docker import LABEL_HOME, LABEL_LAYER, LABEL_NAME, LABEL_TREES, Absent, Conflict, Connection
+from .docker import LABEL_HOME, LABEL_LAYER, LABEL_NAME, LABEL_TREES, OURS, Absent, Conflict, Connection
 from .docker_bases import reference
 
-OURS = "slipway."
 LABEL_BELOW = "slipway.below"  # the id of the image that this one was made from
 LABEL_OUTPUT = "slipway.output"  # the digest of a layer's content
 LABEL_OF = "slipway.of"  # the layer that an image with trees was made from

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from slipway.dsl.errors import InvalidError
 
+from .docker_content import folders_above
+
 PIECE = 1 << 20
 EPOCH = 315532800  # 1980: what has always the same time gives always the same layer
 
@@ -80,8 +82,8 @@ def merged(trees: Iterable[str]) -> dict[str, str]:
         with _readable(tree):
             named = list(_files(tree))
         for name, path in named:
-            above = tuple(_folders_above(name))
-            for folder in above:
+            folders = tuple(folders_above(name))
+            for folder in folders:
                 found.pop(folder, None)  # a file, or a folder that is empty no more
             inside = [other for other in found if other.startswith(f"{name}/")] if name in filled else []
             if inside and Path(path).is_dir() and not Path(path).is_symlink():
@@ -89,7 +91,7 @@ def merged(trees: Iterable[str]) -> dict[str, str]:
             for other in inside:
                 del found[other]
             found[name] = path
-            filled.update(above)
+            filled.update(folders)
     return found
 
 
@@ -115,8 +117,3 @@ def _readable(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise InvalidError(f"{error.filename or path} can't be read: {error.strerror}") from error
-
-
-def _folders_above(name: str) -> Iterator[str]:
-    while (name := name.rpartition("/")[0]) != "":
-        yield name

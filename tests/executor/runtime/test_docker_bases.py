@@ -101,20 +101,20 @@ def test_an_image_that_was_made_here_is_known_by_its_id(rig: Rig) -> None:
     async def scenario() -> None:
         with tiny(rig) as name:
             ident = rig.client.inspect_image(name)["Id"]
-            base = await rig.images.resolve("from_registry", name, fresh=True)
+            base = await rig.bases.resolve("from_registry", name, fresh=True)
             assert base.identity == (("image", ident), ("platform", "linux/amd64"))
             assert f"{name} (local image)" in base.says
             assert dict(base.paths)["image"] == ident
-            assert (await rig.images.resolve("from_registry", ident)).identity == base.identity
-            assert await rig.images.has_base(base)
-            await rig.images.fetch(base, output=quiet)
-        assert not await rig.images.has_base(base)
+            assert (await rig.bases.resolve("from_registry", ident)).identity == base.identity
+            assert await rig.bases.has(base)
+            await rig.bases.fetch(base, output=quiet)
+        assert not await rig.bases.has(base)
         with pytest.raises(NotFoundError, match=r"was only on this machine, and is not here any more"):
-            await rig.images.fetch(base, output=quiet)
+            await rig.bases.fetch(base, output=quiet)
         with pytest.raises(NotFoundError, match="is not here"):
-            await rig.images.resolve("from_registry", ident)
+            await rig.bases.resolve("from_registry", ident)
         with pytest.raises(NotFoundError, match="is not here"):
-            await rig.images.image(ContainerSpec(name="one", base=base))
+            await rig.preparing.image(ContainerSpec(name="one", base=base))
 
     play(scenario)
 
@@ -123,7 +123,7 @@ def test_a_base_of_another_runtime_is_refused(rig: Rig) -> None:
     async def scenario() -> None:
         for base in (NOTHING, BaseFact(identity=(("os", "debian 12"),), says="this host")):
             with pytest.raises(InvalidError, match="is not one of the docker runtime"):
-                await rig.images.image(ContainerSpec(name="one", base=base))
+                await rig.preparing.image(ContainerSpec(name="one", base=base))
 
     play(scenario)
 
@@ -133,7 +133,7 @@ def test_an_image_for_another_machine_is_refused(rig: Rig) -> None:
         system = (await rig.connection.facts()).system
         rig.connection._facts = evolve(await rig.connection.facts(), system="linux/riscv64")
         with pytest.raises(NotFoundError, match=f"is for {system}, the engine runs linux/riscv64"):
-            await rig.images.resolve("debian_slim", "")
+            await rig.bases.resolve("debian_slim", "")
 
     play(scenario)
 
@@ -148,21 +148,21 @@ def test_a_registry_is_asked_once_what_a_tag_stands_for(rig: Rig, docker_registr
         with tiny(rig, "one") as one, tiny(rig, "two") as two:
             first = docker_registry.push(rig.engine, one, f"base-{rig.home}:1")
             tag = first.partition("@")[0] + ":1"
-            base = await rig.images.resolve("from_registry", tag)
+            base = await rig.bases.resolve("from_registry", tag)
             assert base.identity == (("manifest", first.partition("@")[2]), ("platform", "linux/amd64"))
             assert dict(base.paths) == {"image": first, "name": tag}
             rig.client.remove_image(one)  # or the engine would find that it has it
-            assert not await rig.images.has_base(base)
-            await rig.images.fetch(base, output=lambda _, data: said.append(data))
-            assert await rig.images.has_base(base)
+            assert not await rig.bases.has(base)
+            await rig.bases.fetch(base, output=lambda _, data: said.append(data))
+            assert await rig.bases.has(base)
             assert b"Digest: sha256:" in b"".join(said)
             rig.client.tag(tag, *one.split(":"))
             second = docker_registry.push(rig.engine, two, f"base-{rig.home}:1")
             rig.client.tag(one, *tag.rsplit(":", 1))  # as it was, before it moved in the registry
-            assert (await rig.images.resolve("from_registry", tag)).identity == base.identity, "it is here"
-            anew = await rig.images.resolve("from_registry", tag, fresh=True)
+            assert (await rig.bases.resolve("from_registry", tag)).identity == base.identity, "it is here"
+            anew = await rig.bases.resolve("from_registry", tag, fresh=True)
             assert dict(anew.paths)["image"] == second
-            assert (await rig.images.resolve("from_registry", first)).identity == base.identity
+            assert (await rig.bases.resolve("from_registry", first)).identity == base.identity
             forget(rig, tag, first, second)
 
     play(scenario)
@@ -174,7 +174,7 @@ def test_without_a_registry_what_was_known_has_to_do(rig: Rig, docker_registry: 
             repository = f"{docker_registry.address}/gone-{rig.home}"
             rig.client.tag(one, repository, "only-here")
             pushed = docker_registry.push(rig.engine, one, f"gone-{rig.home}:1")
-            base = await rig.images.resolve("from_registry", f"{repository}:only-here", fresh=True)
+            base = await rig.bases.resolve("from_registry", f"{repository}:only-here", fresh=True)
             assert dict(base.paths)["image"] == pushed
             forget(rig, f"{repository}:only-here")
 
@@ -188,15 +188,15 @@ def test_a_private_registry_takes_the_keys_of_a_secret(rig: Rig, private_registr
             tag = pushed.partition("@")[0] + ":1"
             for wrong in ((), (("REGISTRY_USERNAME", "reader"), ("REGISTRY_PASSWORD", "wrong"))):
                 with pytest.raises(NotFoundError, match="does not give out the image") as caught:
-                    await rig.images.resolve("from_registry", tag, auth=wrong)
+                    await rig.bases.resolve("from_registry", tag, auth=wrong)
                 assert "secret=" in caught.value.hint
-            base = await rig.images.resolve("from_registry", tag, auth=KEYS)
+            base = await rig.bases.resolve("from_registry", tag, auth=KEYS)
             assert dict(base.paths)["image"] == pushed
             rig.client.remove_image(name)
             with pytest.raises(NotFoundError, match="does not give out the image"):
-                await rig.images.fetch(base, output=quiet)
-            await rig.images.fetch(base, auth=KEYS, output=quiet)
-            assert await rig.images.has_base(base)
+                await rig.bases.fetch(base, output=quiet)
+            await rig.bases.fetch(base, auth=KEYS, output=quiet)
+            assert await rig.bases.has(base)
             rig.client.tag(tag, *name.split(":"))
             forget(rig, tag, pushed)
 
@@ -215,9 +215,9 @@ def test_without_keys_those_of_docker_login_count(
         async def scenario() -> None:
             pushed = private_registry.push(rig.engine, name, f"login-{rig.home}:1")
             tag = pushed.partition("@")[0] + ":1"
-            base = await rig.images.resolve("from_registry", tag)
+            base = await rig.bases.resolve("from_registry", tag)
             assert dict(base.paths)["image"] == pushed
-            await rig.images.fetch(base, output=quiet)
+            await rig.bases.fetch(base, output=quiet)
             forget(rig, tag, pushed)
 
         play(scenario)
@@ -235,7 +235,7 @@ def test_a_helper_of_docker_login_that_fails_is_said(
 
         async def scenario() -> None:
             with pytest.raises(NotFoundError, match="its keyring is locked"):
-                await rig.images.resolve("from_registry", f"{docker_registry.address}/helped:1")
+                await rig.bases.resolve("from_registry", f"{docker_registry.address}/helped:1")
 
         play(scenario)
 
@@ -244,13 +244,13 @@ def test_what_a_registry_does_not_have_is_said(rig: Rig, docker_registry: Regist
     async def scenario() -> None:
         for name in ("nothing:1", "nothing@sha256:" + "0" * 64):
             with pytest.raises(NotFoundError, match=f"there is no image {docker_registry.address}/nothing"):
-                await rig.images.resolve("from_registry", f"{docker_registry.address}/{name}")
+                await rig.bases.resolve("from_registry", f"{docker_registry.address}/{name}")
         with pytest.raises(NotFoundError, match=r"can't be had: .*connection refused") as caught:
-            await rig.images.resolve("from_registry", "127.0.0.1:1/base")
+            await rig.bases.resolve("from_registry", "127.0.0.1:1/base")
         assert "docker load" in caught.value.hint
         gone = BaseFact(identity=(), paths=(("image", f"{docker_registry.address}/nothing@sha256:" + "0" * 64),))
         with pytest.raises(NotFoundError, match="there is no image"):
-            await rig.images.fetch(gone, output=quiet)
+            await rig.bases.fetch(gone, output=quiet)
 
     play(scenario)
 

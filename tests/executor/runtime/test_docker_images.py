@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from docker_rig import Rig, rig, rig_on
 from slipway.dsl.errors import ImageBuildError, InvalidError, NotFoundError
 from slipway.executor.ports import DockerfileBuild, Prepared
 from slipway.executor.runtime import docker_commit
+from slipway.executor.runtime.docker_prepare import Preparing
+from slipway.executor.runtime.docker_store import Store
 
 __all__ = ["rig"]
 
@@ -76,11 +79,11 @@ def test_the_digest_is_over_all_content(rig: Rig, script: str) -> None:
     async def scenario() -> None:
         container = rig.keeper(rig.engine.base_image)
         rig.sh(container, f"{CONTENT} mkdir /data/__pycache__; echo 1 >/var/log/x")
-        first = await rig.images.commit(container, layer("a"), ())
+        first = await rig.commit(container, layer("a"), ())
         rig.sh(container, "touch -d 2001-01-01 /data/a /data; echo 2 >/var/log/x; echo 2 >/data/__pycache__/x")
-        assert await rig.images.commit(container, layer("b"), ()) == first
+        assert await rig.commit(container, layer("b"), ()) == first
         rig.sh(container, script)
-        assert await rig.images.commit(container, layer("c"), ()) != first
+        assert await rig.commit(container, layer("c"), ()) != first
 
     play(scenario)
 
@@ -89,7 +92,7 @@ def test_the_digest_is_over_what_is_below_too(rig: Rig) -> None:
     async def scenario() -> None:
         await rig.built(rig.engine.base_image, layer("a"), "echo 1 >/opt/a")
         lower = await rig.built(rig.engine.base_image, layer("b"), "echo 1 >/opt/b")
-        assert await rig.built(rig.images.reference(layer("a")), layer("c"), "echo 1 >/opt/b") != lower
+        assert await rig.built(rig.store.reference(layer("a")), layer("c"), "echo 1 >/opt/b") != lower
 
     play(scenario)
 
@@ -99,11 +102,11 @@ def test_an_image_without_tar_gives_the_same_digest(rig: Rig, monkeypatch: pytes
     async def scenario() -> None:
         container = rig.keeper(rig.engine.base_image)
         rig.sh(container, f"{CONTENT} {ODD} mkdir /opt/empty; chmod 1777 /opt; python3 -c '{SOCKET}'")
-        told = await rig.images.commit(container, layer("a"), ())
+        told = await rig.commit(container, layer("a"), ())
         monkeypatch.setattr(docker_commit, "TAR", ("/no/such/tar",))
-        assert await rig.images.commit(container, layer("b"), ()) == told
+        assert await rig.commit(container, layer("b"), ()) == told
         rig.sh(container, "echo 2 >/data/deep/x")
-        assert await rig.images.commit(container, layer("c"), ()) != told
+        assert await rig.commit(container, layer("c"), ()) != told
 
     play(scenario)
 
@@ -139,14 +142,14 @@ def test_the_config_of_the_image_below_is_kept_and_nothing_of_the_step_gets_in(r
     async def scenario() -> None:
         container = rig.keeper(below, user="0", environment={})
         rig.sh(container, ": hush-argv; echo 1 >/opt/a", environment={"TOKEN": "hush-env"})
-        await rig.images.commit(container, layer("a"), ())
+        await rig.commit(container, layer("a"), ())
         rig.client.remove_container(container, force=True)
-        was, now = (rig.client.inspect_image(image) for image in (below, rig.images.reference(layer("a"))))
+        was, now = (rig.client.inspect_image(image) for image in (below, rig.store.reference(layer("a"))))
         labels = {name: value for name, value in now["Config"].pop("Labels").items() if "slipway" not in name}
         assert labels == was["Config"].pop("Labels") == {"its": "own"}
         same = ("Env", "WorkingDir", "Entrypoint", "Cmd", "ExposedPorts", "User", "Volumes", "OnBuild")
         assert {name: now["Config"].get(name) for name in same} == {name: was["Config"].get(name) for name in same}
-        history = rig.client.history(rig.images.reference(layer("a")))
+        history = rig.client.history(rig.store.reference(layer("a")))
         assert history[0]["CreatedBy"] == ""
         assert "hush" not in json.dumps([now, history])
         assert "the-keeper" not in json.dumps([now["Config"], history])
@@ -161,7 +164,7 @@ def test_an_image_without_a_command_gets_none(rig: Rig) -> None:
         bare = f"slipway-{rig.home}:bare"
         try:
             await rig.built(bare, layer("a"), "echo 1 >/opt-a")
-            config = rig.client.inspect_image(rig.images.reference(layer("a")))["Config"]
+            config = rig.client.inspect_image(rig.store.reference(layer("a")))["Config"]
             assert not config["Cmd"]
             assert not config["Entrypoint"]
         finally:
@@ -184,25 +187,24 @@ def exported(rig: Rig) -> bytes:
 
 def test_layers_are_found_named_again_and_removed(rig: Rig) -> None:
     async def scenario() -> None:
-        images = rig.images
-        assert not await images.has(layer("a"))
+        assert not await rig.has(layer("a"))
         with pytest.raises(NotFoundError, match="layer sha256:"):
-            await images.alias(layer("b"), layer("a"))
+            await rig.store.alias(layer("b"), layer("a"))
         with pytest.raises(NotFoundError, match=r"layer sha256:\w+ is not among the engine's images"):
-            await images.image(await rig.spec(layer("a")))
+            await rig.preparing.image(await rig.spec(layer("a")))
         output = await rig.built(rig.engine.base_image, layer("a"), "echo 1 >/opt/a")
         assert await rig.built(rig.engine.base_image, layer("a"), "echo 2 >/opt/a") == output, "it was there"
-        await images.alias(layer("b"), layer("a"))
-        await images.alias(layer("b"), layer("a"))
-        assert {name async for name in images.layers()} == {layer("a"), layer("b")}
-        await images.remove(layer("a"))
-        assert {name async for name in images.layers()} == {layer("b")}
-        container = rig.keeper(images.reference(layer("b")))
+        await rig.store.alias(layer("b"), layer("a"))
+        await rig.store.alias(layer("b"), layer("a"))
+        assert {name async for name in rig.store.layers()} == {layer("a"), layer("b")}
+        await rig.store.remove(layer("a"))
+        assert {name async for name in rig.store.layers()} == {layer("b")}
+        container = rig.keeper(rig.store.reference(layer("b")))
         with pytest.raises(InvalidError, match=r"in use by container keeper"):
-            await images.remove(layer("b"))
+            await rig.store.remove(layer("b"))
         rig.client.remove_container(container, force=True)
-        await images.remove(layer("b"))
-        await images.remove(layer("b"))
+        await rig.store.remove(layer("b"))
+        await rig.store.remove(layer("b"))
         assert rig.tags() == set()
 
     play(scenario)
@@ -211,13 +213,13 @@ def test_layers_are_found_named_again_and_removed(rig: Rig) -> None:
 def test_a_layer_below_one_that_a_container_stands_on_is_in_use(rig: Rig) -> None:
     async def scenario() -> None:
         await rig.built(rig.engine.base_image, layer("a"), "echo 1 >/opt/a")
-        await rig.built(rig.images.reference(layer("a")), layer("b"), "echo 1 >/opt/b")
-        container = rig.keeper(rig.images.reference(layer("b")))
+        await rig.built(rig.store.reference(layer("a")), layer("b"), "echo 1 >/opt/b")
+        container = rig.keeper(rig.store.reference(layer("b")))
         with pytest.raises(InvalidError, match="in use by container keeper"):
-            await rig.images.remove(layer("a"))
+            await rig.store.remove(layer("a"))
         rig.client.remove_container(container, force=True)
-        await rig.images.remove(layer("a"))
-        assert rig.said(rig.images.reference(layer("b")), "sh", "-c", "cat /opt/a /opt/b") == "1\n1\n"
+        await rig.store.remove(layer("a"))
+        assert rig.said(rig.store.reference(layer("b")), "sh", "-c", "cat /opt/a /opt/b") == "1\n1\n"
 
     play(scenario)
 
@@ -227,24 +229,24 @@ def test_what_is_stored_says_what_each_takes_alone(rig: Rig, tmp_path: Path) -> 
 
     async def scenario() -> None:
         await rig.built(rig.engine.base_image, layer("a"), "head -c 300000 /dev/zero >/opt/a")
-        await rig.built(rig.images.reference(layer("a")), layer("b"), "head -c 20000 /dev/zero >/opt/b")
-        await rig.images.alias(layer("c"), layer("b"))
-        image = await rig.images.image(await rig.spec(layer("b"), trees=(code,)))
-        stored = {one.ident: one for one in await rig.images.stored()}
+        await rig.built(rig.store.reference(layer("a")), layer("b"), "head -c 20000 /dev/zero >/opt/b")
+        await rig.store.alias(layer("c"), layer("b"))
+        image = await rig.preparing.image(await rig.spec(layer("b"), trees=(code,)))
+        stored = {one.ident: one for one in await rig.store.stored()}
         assert stored[layer("a")].size == 300_000
         assert sorted((stored[layer(name)].size for name in "bc"), reverse=True) == [20_000, 0]
         assert stored[layer("b")].content == stored[layer("c")].content != stored[layer("a")].content
         (trees,) = [one for one in stored.values() if one.trees]
         assert (trees.layer, trees.trees, trees.size) == (layer("b"), (code,), 50_000)
         assert trees.ident not in {layer("a"), layer("b"), layer("c")}
-        await rig.images.remove(layer("b"))
-        assert trees.ident in {one.ident for one in await rig.images.stored()}, "its layer has a name still"
-        await rig.images.remove(trees.ident)
+        await rig.store.remove(layer("b"))
+        assert trees.ident in {one.ident for one in await rig.store.stored()}, "its layer has a name still"
+        await rig.store.remove(trees.ident)
         with pytest.raises(APIError):
             rig.client.inspect_image(image.id)
-        await rig.images.image(await rig.spec(layer("c"), trees=(code,)))
-        await rig.images.remove(layer("c"))
-        assert [one.ident for one in await rig.images.stored()] == [layer("a")]
+        await rig.preparing.image(await rig.spec(layer("c"), trees=(code,)))
+        await rig.store.remove(layer("c"))
+        assert [one.ident for one in await rig.store.stored()] == [layer("a")]
 
     play(scenario)
 
@@ -252,8 +254,8 @@ def test_what_is_stored_says_what_each_takes_alone(rig: Rig, tmp_path: Path) -> 
 def test_what_a_crash_left_half_made_is_swept_away_and_nothing_else(rig: Rig) -> None:
     async def scenario() -> None:
         await rig.built(rig.engine.base_image, layer("a"), "echo 1 >/opt/a")
-        await rig.built(rig.images.reference(layer("a")), layer("b"), "echo 1 >/opt/b")
-        await rig.images.remove(layer("a"))  # b stands on it: it stays, without a name
+        await rig.built(rig.store.reference(layer("a")), layer("b"), "echo 1 >/opt/b")
+        await rig.store.remove(layer("a"))  # b stands on it: it stays, without a name
         container = rig.keeper(rig.engine.base_image)
         ours, foreign = (
             rig.client.commit(container, conf={"Labels": {"slipway.home": home}})["Id"]
@@ -261,11 +263,11 @@ def test_what_a_crash_left_half_made_is_swept_away_and_nothing_else(rig: Rig) ->
         )
         rig.client.remove_container(container, force=True)
         try:
-            await rig.images.sweep()
+            await rig.store.sweep()
             with pytest.raises(APIError):
                 rig.client.inspect_image(ours)
             assert rig.client.inspect_image(foreign)
-            assert {name async for name in rig.images.layers()} == {layer("b")}
+            assert {name async for name in rig.store.layers()} == {layer("b")}
         finally:
             rig.client.remove_image(foreign)
 
@@ -284,16 +286,16 @@ def test_a_dockerfile_becomes_a_layer_from_exactly_its_context(rig: Rig, tmp_pat
         lines = ("ARG WHO=x", "COPY . /ctx", "RUN echo hello $WHO >/who; ls -A /ctx", "USER nobody")
         text = "\n".join((f"FROM {rig.engine.base_image}", *lines))
         build = DockerfileBuild(text=text, context=context, args=(("WHO", "you"),))
-        output = await rig.images.build_dockerfile(build, layer("a"), lambda _, data: said.append(data))
+        output = await rig.build_dockerfile(build, layer("a"), lambda _, data: said.append(data))
         assert output.startswith("sha256:")
-        assert await rig.images.build_dockerfile(build, layer("a"), quiet) == output
+        assert await rig.build_dockerfile(build, layer("a"), quiet) == output
         assert b"\ndeep\none\n" in b"".join(said)
-        reference = rig.images.reference(layer("a"))
+        reference = rig.store.reference(layer("a"))
         assert rig.said(reference, "sh", "-c", "cat /who; id -un") == "hello you\nnobody\n"
         look = "cd /ctx; stat -c '%n %a %u %Y' one deep/two"
         assert rig.said(reference, "sh", "-c", look) == "one 755 0 315532800\ndeep/two 644 0 315532800\n"
         assert await rig.built(reference, layer("b"), "echo 1 >/opt/b") != output
-        assert {name async for name in rig.images.layers()} == {layer("a"), layer("b")}
+        assert {name async for name in rig.store.layers()} == {layer("a"), layer("b")}
 
     play(scenario)
 
@@ -303,15 +305,15 @@ def test_lines_of_a_dockerfile_stand_on_an_image_of_ours(rig: Rig, tmp_path: Pat
         await rig.built(rig.engine.base_image, layer("a"), "echo 1 >/opt/a")
         lines = "RUN cat /opt/a >/opt/b\nENV B=2"
         build = DockerfileBuild(text=lines, context=str(tmp_path), onto=await rig.spec(layer("a")))
-        output = await rig.images.build_dockerfile(build, layer("b"), quiet)
-        assert rig.said(rig.images.reference(layer("b")), "sh", "-c", "cat /opt/b; echo $B") == "1\n2\n"
-        stored = {one.ident: one.size for one in await rig.images.stored()}
+        output = await rig.build_dockerfile(build, layer("b"), quiet)
+        assert rig.said(rig.store.reference(layer("b")), "sh", "-c", "cat /opt/b; echo $B") == "1\n2\n"
+        stored = {one.ident: one.size for one in await rig.store.stored()}
         assert stored == {layer("a"): 2, layer("b"): 2}
-        again = await rig.images.build_dockerfile(build, layer("c"), quiet)
+        again = await rig.build_dockerfile(build, layer("c"), quiet)
         assert again == output, "the engine remembers the lines"
         said: list[bytes] = []
         fresh = DockerfileBuild(text=build.text, context=build.context, onto=build.onto, fresh=True)
-        await rig.images.build_dockerfile(fresh, layer("d"), lambda _, data: said.append(data))
+        await rig.build_dockerfile(fresh, layer("d"), lambda _, data: said.append(data))
         assert b"Using cache" not in b"".join(said)
 
     play(scenario)
@@ -331,11 +333,11 @@ def test_a_dockerfile_that_fails_says_where(rig: Rig, tmp_path: Path) -> None:
         for text, reason in FAILING:
             build = DockerfileBuild(text=text, context=str(tmp_path), onto=onto)
             with pytest.raises(ImageBuildError, match=reason) as caught:
-                await rig.images.build_dockerfile(build, layer("b"), quiet)
+                await rig.build_dockerfile(build, layer("b"), quiet)
             assert ("broken" in text) == ("broken\n" in caught.value.log)
-        assert {name async for name in rig.images.layers()} == {layer("a")}
-        await rig.images.sweep()  # what the lines before the failure gave
-        assert {image["Id"] for image in rig.ours()} == {(await rig.images.top(onto)).id}
+        assert {name async for name in rig.store.layers()} == {layer("a")}
+        await rig.store.sweep()  # what the lines before the failure gave
+        assert {image["Id"] for image in rig.ours()} == {(await rig.store.top(onto)).id}
 
     play(scenario)
 
@@ -354,8 +356,8 @@ def test_an_image_with_trees_is_the_image_with_files_in_it(docker_engine: Docker
 
         async def scenario() -> None:
             spec = await rig.spec(trees=(first, second))
-            assert await rig.images.prepare(spec) == Prepared(python="python3")
-            made = await asyncio.gather(*(rig.images.image(spec) for _ in range(5)))
+            assert await rig.preparing.prepare(spec) == Prepared(python="python3")
+            made = await asyncio.gather(*(rig.preparing.image(spec) for _ in range(5)))
             assert len({image.id for image in made}) == len(rig.tags()) == 1
             look = "cat /root/app /root/pkg/a /root/link /new/deep/y /bin/our; test -L /bin; id -un; pwd; echo $A"
             assert rig.said(made[0].id, "sh", "-ec", look) == "21111nobody\n/srv\n1\n"
@@ -365,7 +367,7 @@ def test_an_image_with_trees_is_the_image_with_files_in_it(docker_engine: Docker
             was, now = (rig.client.inspect_image(image)["Config"] for image in (below, made[0].id))
             same = ("User", "WorkingDir", "Env", "Cmd", "Entrypoint")
             assert {name: now[name] or None for name in same} == {name: was[name] or None for name in same}
-            assert (await rig.images.image(await rig.spec())).id == rig.client.inspect_image(below)["Id"]
+            assert (await rig.preparing.image(await rig.spec())).id == rig.client.inspect_image(below)["Id"]
 
         play(scenario)
 
@@ -375,11 +377,13 @@ def test_what_python_an_image_has_is_asked_once(rig: Rig, tmp_path: Path, monkey
 
     async def scenario() -> None:
         spec = await rig.spec(trees=(code,))
-        assert (await asyncio.gather(*(rig.images.prepare(spec) for _ in range(4)))) == [Prepared(python="python3")] * 4
+        assert (await asyncio.gather(*(rig.preparing.prepare(spec) for _ in range(4)))) == [
+            Prepared(python="python3")
+        ] * 4
         with rig_on(rig.engine) as later:  # an engine that has been started anew
-            later.images.__init__(later.connection, rig.home, lambda: later.settings)  # type: ignore[misc]
+            preparing = Preparing(later.connection, Store(later.connection, rig.home), lambda: later.settings)
             monkeypatch.setattr("slipway.executor.runtime.docker_prepare.Preparing._run", None)
-            assert await later.images.prepare(spec) == Prepared(python="python3")
+            assert await preparing.prepare(spec) == Prepared(python="python3")
 
     play(scenario)
 
@@ -403,7 +407,7 @@ def test_a_python_is_found(docker_engine: DockerTestEngine, name: str, lines: tu
     with rig_on(docker_engine, bases=(("debian_slim", docker_engine.image(name, *lines)),)) as rig:
 
         async def scenario() -> None:
-            assert await rig.images.prepare(await rig.spec()) == Prepared(python="python3")
+            assert await rig.preparing.prepare(await rig.spec()) == Prepared(python="python3")
 
         play(scenario)
 
@@ -428,7 +432,7 @@ def test_why_no_worker_can_run_is_said(
 
         async def scenario() -> None:
             with pytest.raises(InvalidError, match=reason):
-                await rig.images.prepare(await rig.spec())
+                await rig.preparing.prepare(await rig.spec())
             assert rig.client.containers(all=True, filters={"label": f"slipway.home={rig.home}"}) == []
 
         play(scenario)
@@ -439,7 +443,7 @@ def test_a_home_of_root_that_is_elsewhere_stays_there(docker_engine: DockerTestE
     with rig_on(docker_engine, bases=(("debian_slim", below),)) as rig:
 
         async def scenario() -> None:
-            image = await rig.images.image(await rig.spec(trees=(tree(tmp_path, root__app="1"),)))
+            image = await rig.preparing.image(await rig.spec(trees=(tree(tmp_path, root__app="1"),)))
             assert rig.said(image.id, "sh", "-c", "readlink /root; cat /home/root/app") == "home/root\n1"
 
         play(scenario)
@@ -448,6 +452,30 @@ def test_a_home_of_root_that_is_elsewhere_stays_there(docker_engine: DockerTestE
 def test_a_tree_that_is_gone_is_said(rig: Rig, tmp_path: Path) -> None:
     async def scenario() -> None:
         with pytest.raises(InvalidError, match="nowhere can't be read"):
-            await rig.images.image(await rig.spec(trees=(str(tmp_path / "nowhere"),)))
+            await rig.preparing.image(await rig.spec(trees=(str(tmp_path / "nowhere"),)))
+
+    play(scenario)
+
+
+def test_a_look_that_is_given_up_while_its_container_is_made_leaves_none(rig: Rig) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def create(client: Any) -> Any:
+        begun.set()
+        go.wait()
+        return client.create_container(rig.engine.base_image, entrypoint=["/x"], labels={"slipway.home": rig.home})
+
+    async def look() -> None:
+        async with docker_commit.passing(rig.connection, create):
+            raise AssertionError("given up before that")
+
+    async def scenario() -> None:
+        task = asyncio.create_task(look())
+        await asyncio.to_thread(begun.wait)
+        task.cancel()
+        asyncio.get_running_loop().call_soon(go.set)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert rig.client.containers(all=True, filters={"label": f"slipway.home={rig.home}"}) == []
 
     play(scenario)
