@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -11,6 +10,8 @@ from decimal import Decimal
 from typing import Any
 
 import click
+
+from slipway.executor.config import BINARY, UNITS, bytes_of
 
 from .output import Line, count, say, show
 from .screen import Screen
@@ -26,8 +27,6 @@ LABELS = {
     "cache": ("package caches", "the next build downloads anew"),
 }
 MOST_NAMED = 5  # of the largest layers
-UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-BINARY = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 AGES = (("year", 365 * 86_400), ("month", 30 * 86_400), ("day", 86_400), ("hour", 3600), ("minute", 60))
 
 
@@ -39,13 +38,10 @@ class Size(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        match = re.fullmatch(r"(\d{1,15}(?:\.\d+)?) ?([A-Za-z]*)", value.strip())
-        unit = {**UNITS, **BINARY, "B": 1}.get(match[2]) if match else None
-        if match and not match[2] and not Decimal(match[1]):
-            return 0
-        if match is None or unit is None:
+        found = 0 if value.strip() == "0" else bytes_of(value)
+        if found is None:
             self.fail(f"{value!r} is not a size. Say it with its unit: 500MB, 20GB or 16GiB.", param, ctx)
-        return int(Decimal(match[1]) * unit)
+        return found
 
 
 @click.command()
@@ -177,8 +173,7 @@ def _sentence(offer: dict[str, Any]) -> str:
 def outcome(reply: dict[str, Any]) -> Iterator[Line]:
     """What was freed, and what wasn't."""
     for thing in reply["left"]:
-        label = {"cache": "cache", "code": "code", "log": "log"}.get(thing["kind"], thing["kind"])
-        yield (("not freed: ", "warning"), f"{label} {thing_title(thing)}: {thing['why']}")
+        yield (("not freed: ", "warning"), f"{thing['kind']} {thing_title(thing)}: {thing['why']}")
     freed = reply["freed"]
     yield ((f"Freed {size(freed['size'])}", "good"), f" in {count(freed['number'], 'thing')}.")
 

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from decimal import Decimal
 
 from attrs import evolve, field, frozen
 
 Keys = tuple[str, ...]  # the way to a setting: ("docker", "host")
+UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+BINARY = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d+)?) ?([A-Za-z]+)")
+
+
+def bytes_of(size: str) -> int | None:
+    """How many bytes a size is that is written with its unit; None for what is no size.
+
+    >>> bytes_of("50GB"), bytes_of("1.5 GiB"), bytes_of("50")
+    (50000000000, 1610612736, None)
+    """
+    match = _SIZE.fullmatch(size.strip())
+    unit = {**UNITS, **BINARY, "B": 1}.get(match[2]) if match else None
+    return int(Decimal(match[1]) * unit) if match and unit else None
 
 
 @frozen(kw_only=True)

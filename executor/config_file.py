@@ -7,7 +7,6 @@ import os
 import re
 import stat
 from collections.abc import Callable
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from slipway.compiler.faults import did_you_mean
 from slipway.dsl.declaration import Fault, Origin
 from slipway.dsl.errors import DeclarationError
 
-from .config import AppSettings, Config, DockerSettings, Keys, Reading, line_of
+from .config import AppSettings, Config, DockerSettings, Keys, Reading, bytes_of, line_of
 
 RUNTIMES = ("native", "docker")
 BASES = ("debian_slim", "micromamba")
@@ -26,8 +25,6 @@ LARGEST = 1 << 20
 _PART = r"""(?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+)"""
 _KEY = re.compile(rf"\s*({_PART}(?:\s*\.\s*{_PART})*)\s*=")
 _HEADER = re.compile(rf"\s*\[\s*({_PART}(?:\s*\.\s*{_PART})*)\s*\]")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([MGT]i?B)")
-_UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _BASE = re.compile(rf"({'|'.join(BASES)})( \d+\.\d+)?")
 
 
@@ -174,13 +171,12 @@ def _size(value: object) -> int:
     hint = 'Say it with its unit: "512MiB", "2GiB" or "50GB".'
     if not isinstance(value, str):
         raise _Refused(f"a size is text, and this is {_kind(value)}", hint)
-    match = _SIZE.fullmatch(value)
-    if match is None:
+    size = bytes_of(value)
+    if size is None:
         raise _Refused("this is not a size", hint)
-    mib = int(Decimal(match[1]) * _UNITS[match[2]]) >> 20
-    if mib < 1:
+    if size < 1 << 20:
         raise _Refused("this is less than 1 MiB", hint)
-    return mib
+    return size >> 20
 
 
 def _kind(value: object) -> str:
