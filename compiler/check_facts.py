@@ -138,13 +138,8 @@ class _Checking:
         if reason is None:
             return False
         summary, _, way_out = reason.partition("; ")
-        self.faults.error(
-            address,
-            f"{said}: the {self.world.facts.runtime} runtime can't do this here: {summary}",
-            found=said,
-            hint=way_out or "Use the other runtime: slipway plan --runtime docker",
-            origin=origin,
-        )
+        hint = f"{way_out[0].upper()}{way_out[1:]}." if way_out else "See what this machine can do: slipway doctor"
+        self.faults.error(address, f"{said}: {summary}", hint=hint, origin=origin)
         return True
 
     def met(self, need: Need, address: str, origin: Origin) -> bool:

@@ -36,6 +36,7 @@ from .faults import Faults, place
 from .titles import step_title
 
 PYTHON = re.compile(r"3\.[0-9]{1,2}(\.[0-9]{1,2})?t?")
+OLDEST = 10  # the minor version of Python from which on a worker runs
 URL = re.compile(r"(https?|file|git\+[a-z]+)://\S+", re.IGNORECASE)
 SETTINGS = ("env", "workdir", "entrypoint", "shell", "cmd")
 
@@ -71,6 +72,8 @@ def _check_base(image: ImageDecl, faults: Faults) -> None:
     version = _python_of(base)
     if version is not None and not PYTHON.fullmatch(version):
         say("this is not a version of Python", found=f"{version!r:.40}", hint=_python_hint(version))
+    elif version is not None and int(version.split(".")[1].rstrip("t")) < OLDEST:
+        say("this Python is too old to run functions", found=f"{version!r:.40}", hint=f"Take 3.{OLDEST} or later.")
     if isinstance(base, FromRegistry) and not re.fullmatch(r"[A-Za-z0-9][\w.\-/:@+]*", base.tag):
         say("this is not the name of an image", found=f"{base.tag!r:.80}", hint='Write it as "python:3.12-slim".')
     if isinstance(base, FromRegistry) and base.setup_commands:

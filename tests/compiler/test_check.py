@@ -307,6 +307,12 @@ def test_python_versions(version: str, hint: str) -> None:
     assert hint in fault.hint
 
 
+@pytest.mark.parametrize("base", [DebianSlim(python_version="3.9"), FromRegistry(tag="x", add_python="3.9.18")])
+def test_a_python_that_no_worker_runs_on(base: Base) -> None:
+    fault = only(app(images=(image(base=base),)))
+    assert (fault.summary, fault.hint) == ("this Python is too old to run functions", "Take 3.10 or later.")
+
+
 def test_bases() -> None:
     assert "name of an image" in only(app(images=(image(base=FromRegistry(tag="-x")),))).summary
     base = FromDockerfile(path="/p/Dockerfile", build_args=(("a b", "1"),))
@@ -381,7 +387,7 @@ def test_what_the_runtime_refuses() -> None:
         images=(image(AptInstall(packages=("git",), origin=HERE), base=FromRegistry(tag="python:3.12", origin=HERE)),)
     )
     refusals = (
-        ("from_registry", "it has no registries; slipway plan --runtime docker"),
+        ("from_registry", "it has no registries; use `--runtime docker`"),
         ("apt_install", "needs root"),
     )
     absent = Missing(summary="no")
@@ -389,13 +395,13 @@ def test_what_the_runtime_refuses() -> None:
     assert [(f.address, f.summary, f.hint) for f in faults] == [
         (
             "image search",
-            "from_registry: the native runtime can't do this here: it has no registries",
-            "slipway plan --runtime docker",
+            "from_registry: it has no registries",
+            "Use `--runtime docker`.",
         ),
         (
             "image search, step 1",
-            "apt_install: the native runtime can't do this here: needs root",
-            "Use the other runtime: slipway plan --runtime docker",
+            "apt_install: needs root",
+            "See what this machine can do: slipway doctor",
         ),
     ]
     with pytest.raises(DeclarationError) as caught:

@@ -112,11 +112,11 @@ REGISTRY = app("cache", FromRegistry(tag="redis:7", origin=Origin(file="app.py",
 async def test_native_where_it_can_docker_where_it_cannot(desk: Desk) -> None:
     assert await desk.runtime(app()) == ("native", [])
     assert await desk.runtime(REGISTRY) == ("docker", ["native can't do from_registry here (image base)"])
-    old = app("old", DebianSlim(python_version="3.9"))
+    old = app("old", DebianSlim(python_version="3.97"))
     with pytest.raises(DeclarationError) as said:  # docker has no such Python either, and both are told
         await desk.plan(old)
     assert [fault.address for fault in said.value.faults] == ["image base", "runtime native"]
-    assert "this host has no debian_slim 3.9" in said.value.faults[1].summary
+    assert "this host has no debian_slim 3.97" in said.value.faults[1].summary
 
 
 @with_a_desk
