@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 from attrs import field, frozen
@@ -22,6 +23,7 @@ from .indexes import Indexes
 from .ports import ContainerSpec, Mount
 from .runtime import gpus
 from .steps import APT_CONFIG, BUILD_FOLDER, CACHE, CODE, FILES, OURS, PYTHON, Recipe
+from .tasks import Flights
 from .volumes import Volumes
 
 USER_CODE = "/root"
@@ -54,6 +56,7 @@ class Workplace:
         self._bundles = bundles
         self._volumes = volumes
         self._indexes = indexes
+        self._pythons: Flights[tuple[str, str], Path] = Flights()
 
     async def prepare(self, what: Recipe, parts: ImageParts, *, name: str, layer: str, gpu: str | None) -> Setup:
         """Everything that the commands of a recipe need in a container of the image so far."""
@@ -67,8 +70,7 @@ class Workplace:
             )
             env["APT_CONFIG"] = APT_CONFIG
         if what.python is not None:
-            source = await asyncio.to_thread(self._python, what.python)
-            mounts.append(Mount(source=source, target=PYTHON, read_only=True))
+            mounts.append(Mount(source=await self._python(what.python), target=PYTHON, read_only=True))
         mounts += [mount async for mount in self._mounts(what)]
         spec = ContainerSpec(
             name=name,
@@ -118,8 +120,11 @@ class Workplace:
             source = await self._volumes.path(volume.name, volume.sub_path)
             yield Mount(source=source, target=path, read_only=volume.read_only)
 
-    def _python(self, python: AddPython) -> str:
-        return str(fetch(python.version, python.resolved, self.folders.cache / "pythons", self.folders.uv))
+    async def _python(self, python: AddPython) -> str:
+        """Fetched once for all who wait for it: a download may take long, and the threads are few."""
+        folder, wanted = self.folders.cache / "pythons", (python.version, python.resolved)
+        begin = partial(asyncio.to_thread, fetch, *wanted, folder, self.folders.uv)
+        return str(await self._pythons.join(wanted, begin))
 
     def _kept(self, text: str) -> str:
         """A file that says this, and that only we can read: a proxy's address may hold a password."""
