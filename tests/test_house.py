@@ -39,6 +39,7 @@ IMPURE = {
 # A third-party library that does I/O is known to one file; what else is used of the standard library, likewise.
 ONE_FILE = {
     "docker": {"executor/runtime/docker.py"},
+    "botocore": {"executor/runtime/docker_keys.py"},
     "pynvml": {"executor/runtime/gpus.py"},
     "apscheduler": {"schedules/service.py"},
     "sqlite3": {"executor/store/state.py", "executor/store/database.py", "executor/store/migrations.py"},
