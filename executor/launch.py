@@ -144,6 +144,7 @@ def container_of(app: str, nodes: Nodes, node: Node, function: FunctionSpec, bun
         workdir=parts.config.workdir,
         network=not function.block_network,
         entrypoint=parts.config.entrypoint,
+        labels=(("app", app),),
     )
 
 

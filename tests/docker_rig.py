@@ -119,7 +119,7 @@ def rig_on(engine: DockerTestEngine, **settings: Any) -> Iterator[Rig]:
     home = uuid.uuid4().hex[:12]
     client = docker.APIClient(base_url=engine.url, version="auto", timeout=300)
     store = Store(connection, home)
-    bases_here, preparing = DockerBases(connection, lambda: chosen), Preparing(connection, store, lambda: chosen)
+    bases_here, preparing = DockerBases(connection, lambda: chosen), Preparing(connection, store, lambda _: chosen)
     rig = Rig(engine, client, home, connection, chosen, store, bases_here, preparing)
     try:
         yield rig

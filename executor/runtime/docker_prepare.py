@@ -47,7 +47,9 @@ class _Said:
 
 
 class Preparing:
-    def __init__(self, connection: Connection, store: Store, settings: Callable[[], DockerSettings]) -> None:
+    def __init__(
+        self, connection: Connection, store: Store, settings: Callable[[ContainerSpec], DockerSettings]
+    ) -> None:
         self._connection = connection
         self._store = store
         self._settings = settings
@@ -59,7 +61,7 @@ class Preparing:
     async def prepare(self, spec: ContainerSpec) -> Prepared:
         """See `Runtime.prepare`."""
         image = await self._store.top(spec)
-        how = _how(image, spec, self._settings().user)
+        how = _how(image, spec, self._settings(spec).user)
         python = self._pythons.get(how) or await self._remembered(spec, image, how)
         if not python:
             python = await self._asking.join(how, lambda: self._ask(image, spec))
@@ -190,7 +192,7 @@ class Preparing:
             image.id,
             command=[],
             entrypoint=list(argv),
-            user=self._settings().user,
+            user=self._settings(spec).user,
             environment=dict(spec.env),
             healthcheck={"test": ["NONE"]},
             host_config=host,

@@ -190,6 +190,16 @@ def test_an_engine_that_sees_other_files_is_refused(tmp_path: Path) -> None:
     assert engine.asked == []
 
 
+def test_what_the_settings_want_and_the_engine_lacks_is_said_before_a_container_is_made(tmp_path: Path) -> None:
+    async def scenario(runtime: DockerRuntime) -> None:
+        assert "has no network 'apps'" in await runtime.trouble()
+        assert "docker network create apps" in dict((await runtime.ability()).refusals)["debian_slim"]
+
+    with listening(tmp_path) as engine:
+        play(tmp_path, scenario, network="apps")
+    assert engine.asked == []
+
+
 def test_podman_is_refused_by_name(tmp_path: Path) -> None:
     async def scenario(runtime: DockerRuntime) -> None:
         with pytest.raises(RuntimeUnavailable, match=r"Podman 20\.10"):

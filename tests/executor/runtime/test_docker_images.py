@@ -381,7 +381,7 @@ def test_what_python_an_image_has_is_asked_once(rig: Rig, tmp_path: Path, monkey
             Prepared(python="python3")
         ] * 4
         with rig_on(rig.engine) as later:  # an engine that has been started anew
-            preparing = Preparing(later.connection, Store(later.connection, rig.home), lambda: later.settings)
+            preparing = Preparing(later.connection, Store(later.connection, rig.home), lambda _: later.settings)
             monkeypatch.setattr("slipway.executor.runtime.docker_prepare.Preparing._run", None)
             assert await preparing.prepare(spec) == Prepared(python="python3")
 

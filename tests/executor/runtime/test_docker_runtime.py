@@ -270,6 +270,8 @@ def test_what_is_not_there_is_said(docker_engine: DockerTestEngine, home: Path) 
             await runtime.create(evolve(spec, labels=(("app", "sandboxed"),)))
         with pytest.raises(RuntimeUnavailable, match=r"has no network 'no-such-network'; it has .*host"):
             await runtime.create(evolve(spec, labels=(("app", "networked"),)))
+        with pytest.raises(RuntimeUnavailable, match=r"has no network 'no-such-network'"):
+            await runtime.prepare(evolve(spec, labels=(("app", "networked"),)))
         missing = Mount(source=str(home / "missing"), target="/mnt")
         with pytest.raises(RuntimeUnavailable, match=r"container one could not be made: .*bind source path"):
             await runtime.create(evolve(spec, mounts=(missing,)))
