@@ -156,10 +156,10 @@ class Connection:
 
         return await _in_thread(lambda: self._do(take, PATIENCE), discard=lambda taken: taken[0].close())
 
-    async def facts(self) -> Facts:
-        """Raises `Unreachable`, or `Refused`."""
+    async def facts(self, *, fresh: bool = False) -> Facts:
+        """What was learned when it was first asked, unless `fresh`. Raises `Unreachable`, or `Refused`."""
         self._settle()
-        if self._facts is None:
+        if self._facts is None or fresh:
             self._facts = await self.run(lambda client: _ask(client, self.address, self._home))
         return self._facts
 

@@ -152,7 +152,15 @@ class DockerRuntime:
         problem = _problem(facts)
         if problem is not None:
             raise problem
-        docker_spec.check(self._config().docker, facts)
+        return await self._checked(self._config().docker, facts)
+
+    async def _checked(self, settings: DockerSettings, facts: Facts) -> Facts:
+        """Raises what the engine lacks of the settings, as it is now: somebody may just have made that network."""
+        try:
+            docker_spec.check(settings, facts)
+        except RuntimeUnavailable:
+            facts = await self._connection.facts(fresh=True)
+            docker_spec.check(settings, facts)
         return facts
 
     # --- images ---------------------------------------------------------------------------------------
@@ -174,7 +182,7 @@ class DockerRuntime:
         return await build_dockerfile(self._connection, self._store, build, layer, output)
 
     async def prepare(self, spec: ContainerSpec) -> Prepared:
-        docker_spec.check(self._settings(spec), await self._use())
+        await self._checked(self._settings(spec), await self._use())
         return await self._preparing.prepare(spec)
 
     async def has(self, layer: str) -> bool:
@@ -229,7 +237,7 @@ class DockerRuntime:
 
     async def _create(self, spec: ContainerSpec, facts: Facts) -> DockerContainer:
         settings = self._settings(spec)
-        docker_spec.check(settings, facts)
+        facts = await self._checked(settings, facts)
         image = await self._preparing.image(spec)
         mark = secrets.token_hex(16)
         command = docker_shell.reader(mark) if spec.single else docker_shell.keeper()

@@ -38,6 +38,7 @@ class Listening(socketserver.ThreadingUnixStreamServer):
     def __init__(self, path: Path, answers: dict[str, Any]) -> None:
         self.asked: list[dict[str, Any]] = []
         self.components: list[dict[str, str]] = [{"Name": "Engine"}]
+        self.networks = ["bridge", "host", "none"]
         self.sees_files = True
         self.limits_disk = True
         self.info = {
@@ -59,7 +60,7 @@ class Listening(socketserver.ThreadingUnixStreamServer):
             case "GET", "/info":
                 return 200, self.info
             case "GET", "/networks":
-                return 200, [{"Name": name} for name in ("bridge", "host", "none")]
+                return 200, [{"Name": name} for name in self.networks]
             case "GET", "/containers/json" | "/images/json":
                 return 200, []
             case "GET", "/_ping":
@@ -194,10 +195,14 @@ def test_what_the_settings_want_and_the_engine_lacks_is_said_before_a_container_
     async def scenario(runtime: DockerRuntime) -> None:
         assert "has no network 'apps'" in await runtime.trouble()
         assert "docker network create apps" in dict((await runtime.ability()).refusals)["debian_slim"]
+        engine.networks.append("apps")  # as it was told
+        assert await runtime.trouble() == ""
+        engine.networks.remove("apps")
+        await runtime.create(SPEC)  # what was found there is not asked for again
 
     with listening(tmp_path) as engine:
         play(tmp_path, scenario, network="apps")
-    assert engine.asked == []
+    assert [asked["HostConfig"]["NetworkMode"] for asked in engine.asked] == ["apps"]
 
 
 def test_podman_is_refused_by_name(tmp_path: Path) -> None:
