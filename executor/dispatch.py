@@ -209,8 +209,11 @@ class Dispatcher:
         """End the pool now: its calls are cancelled, its workers killed."""
         pool = self._take_out(key)
         if pool is not None:
-            self._act(pool, pool.placement.close(reason))
-            await self._emptied(pool)
+            await self._close(pool, reason)
+
+    async def _close(self, pool: Pool, reason: str) -> None:
+        self._act(pool, pool.placement.close(reason))
+        await self._emptied(pool)
 
     def _take_out(self, key: str) -> Pool | None:
         pool = self.pools.pop(key, None)
@@ -228,11 +231,12 @@ class Dispatcher:
             pool.timer.cancel()
 
     async def drain(self) -> None:
-        await asyncio.gather(*(self.drain_pool(key) for key in tuple(self.pools)))
+        ending = [self._emptied(pool) for pool in self._ended]
+        await asyncio.gather(*ending, *(self.drain_pool(key) for key in tuple(self.pools)))
         self._flush_records()
 
     async def close(self, reason: str = "the engine is shutting down") -> None:
-        await asyncio.gather(*(self.close_pool(key, reason) for key in tuple(self.pools)))
+        await asyncio.gather(*(self._close(pool, reason) for pool in self.all_pools()))
         if self._leaving:
             await asyncio.wait(tuple(self._leaving))
         self._flush_records()
@@ -434,9 +438,8 @@ class Dispatcher:
         given = pool.reasons.pop(number, None)
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, StartFailed):
-            log.error(
-                "worker %s: %r", task.get_name(), error, exc_info=error
-            )  # a bug of ours: said, and the pool goes on
+            # A bug of ours: said, and the pool goes on.
+            log.error("worker %s: %r", task.get_name(), error, exc_info=error)
             error = StartFailed(f"the engine failed: {error!r}; its log has the traceback")
         now = self._time()
         if error is not None and not started:

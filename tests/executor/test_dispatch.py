@@ -153,14 +153,34 @@ def test_draining_waits_for_what_is_there(run: Run, tmp_path: Path) -> None:
         assert 1 not in bench.answers and not draining.done()
         (pool,) = bench.dispatcher.all_pools()
         assert len(pool.tasks) == 1 and not bench.dispatcher.pools
+        again = asyncio.create_task(bench.dispatcher.drain())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not again.done()
         await asyncio.to_thread((tmp_path / "go").write_bytes, b"")
-        await draining
+        await asyncio.gather(draining, again)
         assert bench.dispatcher.all_pools() == ()
         pid = await bench.result(1)
         assert str(pid) not in os.listdir("/proc")
         assert list((bench.engine.home / "run").iterdir()) == []
 
     run(main)
+
+
+def test_closing_ends_what_is_being_drained_too(run: Run, tmp_path: Path) -> None:
+    async def main(bench: Bench) -> None:
+        os.mkfifo(tmp_path / "started")
+        os.mkfifo(tmp_path / "go")
+        bench.submit(1, "waits", str(tmp_path / "started"), str(tmp_path / "go"))
+        await asyncio.to_thread((tmp_path / "started").read_bytes)
+        draining = asyncio.create_task(bench.dispatcher.drain_pool("app waits"))
+        await asyncio.sleep(0)  # it has begun
+        draining.cancel()  # as whoever deployed gives up when the engine ends
+        await bench.dispatcher.close()
+        assert (await bench.answer(1)).outcome == Outcome.CANCELLED
+        assert bench.dispatcher.all_pools() == ()
+
+    assert [row.outcome for row in run(main).records] == ["cancelled"]
 
 
 def test_closing_ends_calls_and_workers_at_once(run: Run, tmp_path: Path) -> None:
