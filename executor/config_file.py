@@ -40,44 +40,43 @@ class ConfigFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._seen: tuple[int, ...] | None = None
-        self._reading = Reading(file=str(path))
-        self._faults: tuple[Fault, ...] = ()
+        # Of which file, what it said when it last made sense, and what is wrong with it. One value: threads read, too.
+        self._known: tuple[tuple[int, ...] | None, Reading, tuple[Fault, ...]] = (None, Reading(file=str(path)), ())
 
     def read(self) -> Reading:
         """The settings as they are now; the defaults where there is no file. Raises `DeclarationError` with all that
         is wrong with it."""
-        self._look()
-        if self._faults:
-            raise DeclarationError(self._faults)
-        return self._reading
+        reading, faults = self._look()
+        if faults:
+            raise DeclarationError(faults)
+        return reading
 
     def current(self) -> Config:
         """The settings as they were when they last made sense: for what goes on while the file is being mended."""
-        self._look()
-        return self._reading.config
+        return self._look()[0].config
 
-    def _look(self) -> None:
+    def _look(self) -> tuple[Reading, tuple[Fault, ...]]:
         """Read the file where it is another than the last time."""
         now: tuple[int, ...] = ()
+        seen, reading, faults = self._known
         try:
             found = self.path.stat()
             now = (found.st_mtime_ns, found.st_size, found.st_ino, found.st_mode, found.st_ctime_ns)
-            if now == self._seen:
-                return
+            if now == seen:
+                return reading, faults
             text = _text(self.path, found)
         except FileNotFoundError:
             text = ""
         except (OSError, UnicodeDecodeError) as error:
             why = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else f"{error.strerror}"
             hint = "Make it a text file that the engine may read, or take it away: there need not be one."
-            self._faults = (_fault(str(self.path), 1, "", f"the settings can't be read: {why}", "", hint),)
-            self._seen = None
-            return
-        reading, self._faults = parse(text, str(self.path))
-        self._seen = now
-        if not self._faults:
-            self._reading = reading
+            faults = (_fault(str(self.path), 1, "", f"the settings can't be read: {why}", "", hint),)
+            self._known = (None, reading, faults)
+            return reading, faults
+        fresh, faults = parse(text, str(self.path))
+        reading = reading if faults else fresh
+        self._known = (now, reading, faults)
+        return reading, faults
 
 
 def _text(path: Path, found: os.stat_result) -> str:
