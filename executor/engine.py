@@ -109,7 +109,7 @@ class Engine:
         self.volumes = Volumes(home.volumes, state)
         self.uses = Uses(state, clock)
         self.launcher = Launcher(home, state, seal, self.bundles)
-        folders = Folders(logs=home.logs / "layers", cache=home.path / "cache", code=self.code, uv=Path(find_uv_bin()))
+        folders = Folders(logs=home.layer_logs, cache=home.caches, code=self.code, uv=Path(find_uv_bin()))
         builders = {
             name: Builder(
                 runtime=runtime,

@@ -26,7 +26,7 @@ from slipway.dsl.errors import Error, InvalidError, NotFoundError
 
 from .config_file import ConfigFile
 from .engine import Emit, Engine
-from .inventory import GONE, caches_of, codes_of, logs_of, take
+from .inventory import GONE, take
 from .keep import KINDS, Choice, Thing, decide, needed_by, needed_by_container, with_what_is_below
 from .points import point
 from .ports import Deployment
@@ -187,13 +187,13 @@ class Collector:
                 case "blob":
                     await asyncio.to_thread(self._engine.blobs.remove, thing.ident)
                 case "log":
-                    await asyncio.to_thread((logs_of(home) / thing.ident).unlink, missing_ok=True)
+                    await asyncio.to_thread((home.layer_logs / thing.ident).unlink, missing_ok=True)
                 case "bundle":
                     await asyncio.to_thread(_remove_folder, home.bundles / thing.ident)
                 case "code":
-                    await asyncio.to_thread(_remove_folder, codes_of(home) / thing.ident)
+                    await asyncio.to_thread(_remove_folder, home.codes / thing.ident)
                 case "cache":
-                    await asyncio.to_thread(_remove_folder, caches_of(home) / thing.ident)
+                    await asyncio.to_thread(_remove_folder, home.caches / thing.ident)
         except Error as error:
             return error.message
         except OSError as error:

@@ -48,6 +48,20 @@ class Home:
         return self.path / "logs"
 
     @property
+    def layer_logs(self) -> Path:
+        return self.logs / "layers"
+
+    @property
+    def caches(self) -> Path:
+        """What package managers keep for the next build."""
+        return self.path / "cache"
+
+    @property
+    def codes(self) -> Path:
+        """Copies of our own code for workers, one of each version: `worker.package` makes them."""
+        return self.path / "runtime"
+
+    @property
     def engine_log(self) -> Path:
         return self.logs / "engine.log"
 

@@ -32,21 +32,9 @@ class Inventory:
     skipped: tuple[tuple[str, str], ...] = ()
 
 
-def logs_of(home: Home) -> Path:
-    return home.logs / "layers"
-
-
-def codes_of(home: Home) -> Path:
-    return home.path / "runtime"
-
-
-def caches_of(home: Home) -> Path:
-    return home.path / "cache"
-
-
 def remove_halves(home: Home) -> None:
     """Remove what an engine that was killed was removing. Only while nobody else removes; blocks."""
-    for folder in (home.bundles, codes_of(home), caches_of(home)):
+    for folder in (home.bundles, home.codes, home.caches):
         for path in tuple(folder.glob(f"{GONE}*")):
             with suppress(OSError):  # of another user: `slipway gc --caches` tells of it
                 remove_tree(path)
@@ -87,7 +75,7 @@ def _layer(runtime: str, stored: Stored, used: Used, home: Home) -> Thing:
         key=layer_key(runtime, stored.layer),
         ident=stored.ident,
         runtime=runtime,
-        title=_title(logs_of(home) / f"{short(stored.layer)}.log"),
+        title=_title(home.layer_logs / f"{short(stored.layer)}.log"),
         size=stored.size,
         used_ms=use.used_ms if use is not None else None,
         on=(layer_key(runtime, use.below),) if use is not None and use.below else (),
@@ -126,11 +114,11 @@ def _title(log: Path) -> str:
 def _home_things(home: Home, code: Path, used: Used, *, caches: bool) -> list[Thing]:
     blobs = dict(_blobs(FileBlobs(home.blobs)))
     things = [*blobs.values(), *_bundles(home.bundles, blobs, used)]
-    logs = (path for path in _entries(logs_of(home)) if path.suffix == ".log")
+    logs = (path for path in _entries(home.layer_logs) if path.suffix == ".log")
     things += [_thing("log", path, key=log_key(path.stem)) for path in logs]
-    things += [_thing("code", path) for path in _entries(codes_of(home)) if path.name != code.name]
+    things += [_thing("code", path) for path in _entries(home.codes) if path.name != code.name]
     if caches:
-        things += [_thing("cache", path) for path in _entries(caches_of(home))]
+        things += [_thing("cache", path) for path in _entries(home.caches)]
     return things
 
 

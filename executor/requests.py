@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from attrs import asdict, evolve
@@ -26,14 +25,13 @@ from .apply import Applier
 from .choice import beside, notes
 from .chooser import Chooser
 from .config_file import ConfigFile
+from .containers import MAX_TAIL, Containers, Method
 from .engine import Emit, Engine, Scope
 from .facts import gather
 from .gc import Collector, freeing_reply, offer_reply
 from .launch import LiveApp
 from .logbook import LogLine
 from .ports import Deployment, Runtime
-
-Method = Callable[[Scope, dict[str, Any], Emit], Awaitable[dict[str, Any]]]
 
 # What an app is and how it is wanted, for a plan or to run it at once.
 WHAT: dict[str, type] = {
@@ -58,7 +56,6 @@ PARAMETERS: dict[str, dict[str, type]] = {
     "down": {"drain?": bool},
     **containers.PARAMETERS,
 }
-MAX_TAIL = 100_000
 
 
 def check_parameters(method: str, params: dict[str, Any]) -> None:
@@ -84,7 +81,7 @@ def check_parameters(method: str, params: dict[str, Any]) -> None:
 
 def methods(engine: Engine) -> dict[str, Method]:
     """Every request that an engine answers."""
-    kept = containers.Containers(engine)
+    kept = Containers(engine)
     requests = Requests(engine, kept)
     return {
         "plan": requests.plan,
@@ -106,7 +103,7 @@ def methods(engine: Engine) -> dict[str, Method]:
 class Requests:
     """Each method takes the connection's scope, the parameters as they came, and what sends an event."""
 
-    def __init__(self, engine: Engine, kept: containers.Containers) -> None:
+    def __init__(self, engine: Engine, kept: Containers) -> None:
         self._engine = engine
         self._containers = kept
         self._chooser = Chooser(engine.runtimes, ConfigFile(engine.home.config), os.environ)
