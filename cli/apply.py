@@ -86,7 +86,18 @@ def confirm(question: str) -> None:
     """Ask; go on only after a yes."""
     if not sys.stdin.isatty():
         raise InvalidError("nobody is here to say yes", hint="Add --yes.")
-    click.confirm(question, abort=True)
+    if not ask(question):
+        show([("Nothing was changed.",)], err=True)
+        click.get_current_context().exit(1)
+
+
+def ask(question: str) -> bool:
+    """Whether somebody at this terminal says yes."""
+    try:
+        return click.confirm(question)
+    except click.Abort:
+        click.echo(err=True)  # Ctrl-C leaves the question's line without an end
+        raise
 
 
 def read(what: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import click
 
 from slipway.executor.config import BINARY, UNITS, bytes_of
 
+from .apply import ask
 from .output import Line, count, say, show
 from .screen import Screen
 from .source import connect, json_option, yes_option
@@ -95,7 +96,7 @@ def _agreed(offer: dict[str, Any], yes: bool, as_json: bool) -> bool:
         return True
     if as_json or not sys.stdin.isatty():
         return False
-    return click.confirm(f"Free {size(offer['free']['size'])}?")
+    return ask(f"Free {size(offer['free']['size'])}?")
 
 
 def _without_id(offer: dict[str, Any]) -> dict[str, Any]:

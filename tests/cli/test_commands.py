@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from fake_engine import FakeEngine, Slipway
 
@@ -42,6 +44,18 @@ def test_destroy_asks_and_spares_volumes(engine: FakeEngine, slipway: Slipway) -
     assert slipway("destroy", "shop", "--yes").out == "  -  function f\nshop is destroyed.\n"
     slipway("destroy", "shop", "-y", "--volume", "scratch")
     assert engine.asked[-1] == ("destroy", {"app": "shop", "volumes": ["scratch"]})
+
+
+def test_a_no_is_not_an_interruption(engine: FakeEngine, slipway: Slipway, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: str) -> bool:
+        raise click.Abort
+
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr(click, "confirm", lambda question: "shop" not in question)
+    assert slipway("destroy", "shop", code=1).err == "Nothing was changed.\n"
+    monkeypatch.setattr(click, "confirm", interrupted)
+    assert slipway("destroy", "shop", code=130).err == "\ninterrupted\n"
+    assert "destroy" not in [kind for kind, _ in engine.asked]
 
 
 def test_destroy_by_file(engine: FakeEngine, slipway: Slipway) -> None:
