@@ -23,7 +23,7 @@ from slipway.dsl.errors import Error, ImageBuildError, InternalError, InvalidErr
 
 from .build_log import DISK_FULL, BuildLog, OnLine, explain
 from .bundle import Bundles
-from .images import ImageParts, Nodes, below, image_parts, is_setting, setting_lines
+from .images import ImageParts, Nodes, below, image_parts, is_setting, setting_lines, short
 from .indexes import Indexes
 from .points import point
 from .ports import Built, Container, ContainerSpec, DockerfileBuild, Exit, Runtime
@@ -35,7 +35,7 @@ from .volumes import Volumes
 from .worker.logs import Splitter
 from .workplace import Folders, Workplace
 
-__all__ = ["Builder", "Finished", "Folders", "short"]
+__all__ = ["Builder", "Finished", "Folders"]
 
 
 @frozen(kw_only=True)
@@ -366,15 +366,6 @@ def below_address(nodes: Nodes, node: Node) -> str:
     lower = below(nodes, node)
     assert lower is not None, "checked when the job began"
     return lower.address
-
-
-def short(layer: str) -> str:
-    """A layer's digest as names of files and containers have it.
-
-    >>> short("sha256:" + "ab" * 32)
-    'abababababababab'
-    """
-    return layer.partition(":")[2][:16]
 
 
 def _how(ended: Exit, what: Recipe) -> str:

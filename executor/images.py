@@ -42,6 +42,15 @@ def nodes_of(graph: Graph) -> dict[str, Node]:
     return {node.address: node for node in graph.nodes}
 
 
+def short(layer: str) -> str:
+    """A layer's digest as names of files and containers have it.
+
+    >>> short("sha256:" + "ab" * 32)
+    'abababababababab'
+    """
+    return layer.partition(":")[2][:16]
+
+
 def is_setting(node: Node) -> bool:
     """Whether a layer changes only how processes start, so that nothing is built for it."""
     return isinstance(node.spec, LayerSpec) and isinstance(node.spec.step, Setting)

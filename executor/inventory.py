@@ -12,8 +12,8 @@ from attrs import field, frozen
 
 from slipway.dsl.errors import Error
 
-from .build import short
 from .home import Home
+from .images import short
 from .keep import Thing, blob_key, bundle_key, image_key, layer_key, log_key
 from .ports import Runtime, Stored
 from .runtime.layers import remove_tree

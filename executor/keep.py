@@ -9,9 +9,8 @@ from attrs import evolve, field, frozen
 
 from slipway.compiler.nodes import BundleSpec, FunctionSpec, Graph, LayerSpec
 
-from .build import short
 from .bundle import bundle_digest, folder_name
-from .images import Nodes, below, image_parts, is_setting, nodes_of
+from .images import Nodes, below, image_parts, is_setting, nodes_of, short
 from .ports import ContainerSpec
 
 KINDS = ("image", "layer", "bundle", "blob", "log", "code", "cache")
