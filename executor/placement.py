@@ -91,6 +91,10 @@ Action = Assign | Start | Stop | Kill | Interrupt | Recall | End | FailStart
 Actions = list[Action]
 
 
+def _backoff(times: int) -> float:
+    return float(min(FIRST_BACKOFF * 2 ** min(times - 1, 30), LAST_BACKOFF))
+
+
 class _Worker:
     __slots__ = (
         *("calls", "idle_since", "interrupted", "kill_at", "let_go", "number", "ready", "recalling", "stopping"),
@@ -126,6 +130,7 @@ class Placement:
         self._ahead = 0
         self._last_number = 0
         self._failures = 0
+        self._useless = 0  # workers that ended by themselves before they were given anything, in a row
         self._retry_at = 0.0
         self._gave_up = False  # no worker could be started; the next call tries again
 
@@ -170,7 +175,7 @@ class Placement:
                 actions.append(FailStart(call, number))
             self.queue.clear()
             return actions
-        self._retry_at = now + min(FIRST_BACKOFF * 2 ** (self._failures - 1), LAST_BACKOFF)
+        self._retry_at = now + _backoff(self._failures)
         return self._scale(now, actions)
 
     def finished(self, number: int, call: int, outcome: int, now: float) -> Actions:
@@ -182,6 +187,7 @@ class Placement:
         worker.recalling.pop(call, None)
         worker.interrupted.discard(call)
         worker.used = True
+        self._useless = 0
         if call in self.states:
             if self.states[call] is State.ASSIGNED:  # it had begun before it could be given back
                 self._step(call, Event.START)
@@ -219,6 +225,10 @@ class Placement:
         worker = self.workers.pop(number)
         if worker in self.idle:
             self.idle.remove(worker)
+        if not (worker.used or worker.calls or worker.stopping):
+            if self._useless:  # the one before it too, so the next may as well, and so on
+                self._retry_at = now + _backoff(self._useless)
+            self._useless += 1
         actions: Actions = []
         waiting = []
         for call, since in worker.calls.items():

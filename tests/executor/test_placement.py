@@ -347,6 +347,23 @@ def test_starts_that_fail_are_tried_again_later_and_given_up_in_the_end() -> Non
     assert placement.submit(2, 3.0) == [Start(3)]
 
 
+def test_workers_that_end_by_themselves_at_once_are_replaced_ever_later() -> None:
+    placement = Placement(PoolLimits(max_workers=1, min_workers=1))
+    placement.open(0.0)
+    placement.ready(1, 1.0)
+    assert placement.lost(1, "died", 1.0) == [Start(2)]
+    placement.ready(2, 2.0)
+    assert placement.lost(2, "died", 2.0) == [] and placement.wake == 2.5
+    assert placement.tick(2.5) == [Start(3)]
+    placement.ready(3, 3.0)
+    assert placement.lost(3, "died", 3.0) == [] and placement.wake == 4.0
+    assert placement.tick(4.0) == [Start(4)]
+    placement.ready(4, 5.0)
+    assert placement.submit(1, 5.0) == [Assign(1, 4)]
+    placement.finished(4, 1, Outcome.RETURNED, 5.0)
+    assert placement.lost(4, "died", 5.0) == [Start(5)]
+
+
 def test_cancelling_what_waits_ends_it_and_what_runs_only_by_force() -> None:
     placement, _ = ready_pool(max_workers=1)
     placement.submit(2, 1.0)
