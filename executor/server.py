@@ -27,6 +27,7 @@ log = logging.getLogger("slipway")
 
 GREET_SECONDS = 30.0  # for a connection to say HELLO; until then it would only keep an idle engine from ending
 SLOW = 32 << 20  # bytes that a program has not taken yet; beyond it lines of logs are left out, not kept for it
+MOST_OF_A_WORKER = 256  # connections of one worker's code: more would take descriptors that others need
 LINES = frozenset({"line", "log"})
 
 
@@ -207,6 +208,9 @@ class Server:
 
     def adopt(self, sock: socket.socket, scope: Scope | None) -> None:
         """Serve a connection; `scope` is that of the worker whose function calls out, None for anybody else."""
+        if scope is not None and sum(one.scope.worker == scope.worker for one in self._clients) >= MOST_OF_A_WORKER:
+            sock.close()
+            return
         self._clients.add(Client(self, sock, scope=scope))
         if self._idle is not None:
             self._idle.cancel()

@@ -35,6 +35,7 @@ USER_CODE = "/root"
 TAIL_LINES = 12
 LET_GO = 1.0  # seconds between a worker's hanging up and its process's end, before it is killed
 STOP_GRACE = 5.0  # seconds that a worker has for its own clean-up when it is no longer needed
+MOST_STRANGERS = 64  # connections of one container that have not said yet who they are
 _FD = int(Flag.FD)
 _OUTPUT = int(Flag.OUTPUT)
 
@@ -192,6 +193,9 @@ class Worker:
     # --- connections from the container
 
     def _accept(self, sock: socket.socket) -> None:
+        if len(self._strangers) >= MOST_STRANGERS:  # else one container could take all descriptors that we may have
+            sock.close()
+            return
         sock.setblocking(False)
         self._strangers[sock.fileno()] = sock
         self._loop.add_reader(sock.fileno(), self._greet, sock)

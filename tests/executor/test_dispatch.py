@@ -20,6 +20,7 @@ from slipway.executor.placement import PoolLimits
 from slipway.executor.ports import ContainerSpec, Prepared
 from slipway.executor.worker import failure, payload
 from slipway.executor.worker.frames import Flag, Frame, Kind, Outcome
+from slipway.executor.worker.host import MOST_STRANGERS
 from slipway.executor.worker.wire import NO_FD
 
 CODE = """
@@ -33,6 +34,14 @@ def size(data):
 
 def fails():
     raise ValueError("bad")
+
+def knocks(run, number, kept):
+    import glob, socket
+    (path,) = glob.glob(run + "/*/engine.sock")
+    strangers = [socket.socket(socket.AF_UNIX) for _ in range(number)]
+    for stranger in strangers:
+        stranger.connect(path)
+    return [stranger.recv(1) for stranger in strangers[kept:]]
 
 def waits(started, go_on):
     open(started, "w").close()
@@ -136,6 +145,14 @@ def test_big_payloads_pass_by_descriptor_and_none_is_left(run: Run) -> None:
         bench.submit(2, "size", bytes(3_000_000))
         assert await bench.result(2) == 3_000_000
         assert len(os.listdir("/proc/self/fd")) == before
+
+    run(main)
+
+
+def test_a_worker_that_connects_without_end_and_says_nothing_is_not_let_in(run: Run, tmp_path: Path) -> None:
+    async def main(bench: Bench) -> None:
+        bench.submit(1, "knocks", str(tmp_path / "run"), MOST_STRANGERS + 20, MOST_STRANGERS)
+        assert await bench.result(1) == [b""] * 20
 
     run(main)
 

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from fakes import FakeRuntime
 
-from slipway.executor.engine import Engine
+from slipway.executor.engine import Engine, Scope
 from slipway.executor.home import Home
-from slipway.executor.server import Server
+from slipway.executor.server import MOST_OF_A_WORKER, Server
 from slipway.executor.worker.frames import HEADER, Frame, Kind, pack
 from slipway.executor.worker.wire import Listener
 
@@ -135,6 +135,19 @@ async def test_whoever_breaks_the_protocol_is_forgotten_and_its_requests_end(tmp
             peer.ask(1, {"method": "status"})
             assert await peer.receive() is None
         assert not place.server._clients
+
+
+@on_a_loop
+async def test_one_worker_does_not_get_connections_without_end(tmp_path: Path) -> None:
+    async with served(tmp_path) as place:
+        pairs = [socket.socketpair() for _ in range(MOST_OF_A_WORKER + 1)]
+        for number, (ours, _) in enumerate(pairs):
+            place.server.adopt(ours, Scope(worker="w1"))
+            assert (ours.fileno() == -1) == (number == MOST_OF_A_WORKER)
+        for _, theirs in pairs:
+            theirs.close()
+        async with place.peer() as peer:
+            assert (await peer.answer(1, {"method": "status"}))["apps"] == []
 
 
 @on_a_loop
