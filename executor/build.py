@@ -16,14 +16,14 @@ from attrs import define, evolve, field, frozen
 
 from slipway.compiler.dockerfile import pinned
 from slipway.compiler.encode import digest_of
-from slipway.compiler.facts import NOTHING, BaseFact
+from slipway.compiler.facts import NOTHING
 from slipway.compiler.nodes import BaseSpec, LayerSpec, Node
 from slipway.dsl.declaration import BuildDockerfile, DockerfileCommands
 from slipway.dsl.errors import Error, ImageBuildError, InternalError, InvalidError, NotFoundError
 
 from .build_log import DISK_FULL, BuildLog, OnLine, explain
 from .bundle import Bundles
-from .images import ImageParts, Nodes, below, image_parts, is_setting, setting_lines, short
+from .images import ImageParts, Nodes, below, fact_of, image_parts, is_setting, setting_lines, short
 from .indexes import Indexes
 from .points import point
 from .ports import Built, Container, ContainerSpec, DockerfileBuild, Exit, Runtime
@@ -34,8 +34,6 @@ from .tasks import Flights
 from .volumes import Volumes
 from .worker.logs import Splitter
 from .workplace import Folders, Workplace
-
-__all__ = ["Builder", "Finished", "Folders"]
 
 
 @frozen(kw_only=True)
@@ -122,7 +120,7 @@ class Builder:
 
     async def has_base(self, spec: BaseSpec) -> bool:
         """Whether a base is here; nothing always is."""
-        return spec.identity == NOTHING.identity or await self._runtime.has_base(_fact(spec))
+        return spec.identity == NOTHING.identity or await self._runtime.has_base(fact_of(spec))
 
     async def fetch(self, node: Node, *, app: str, on_line: OnLine) -> None:
         """Have a base here. Raises `NotFoundError` or `RuntimeUnavailable`."""
@@ -137,7 +135,7 @@ class Builder:
                 for line in splitter.feed(stream, data):
                     on_line(line.text)
 
-            await self._runtime.fetch(_fact(spec), auth=tuple(sorted(keys.items())), output=take)
+            await self._runtime.fetch(fact_of(spec), auth=tuple(sorted(keys.items())), output=take)
             for line in splitter.finish():
                 on_line(line.text)
 
@@ -356,10 +354,6 @@ class Builder:
             hint=hint or f"The whole log: {log.path}",
             log=tail,
         )
-
-
-def _fact(spec: BaseSpec) -> BaseFact:
-    return BaseFact(identity=spec.identity, says=spec.says, paths=spec.paths)
 
 
 def below_address(nodes: Nodes, node: Node) -> str:

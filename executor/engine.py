@@ -21,7 +21,7 @@ from slipway.dsl.errors import Error, NotFoundError
 from slipway.dsl.version import VERSION
 
 from .apply import Applier
-from .build import Builder, Folders
+from .build import Builder
 from .bundle import Bundles
 from .dispatch import Dispatcher, Ears, Numbers, Pool, PoolSpec, call_id
 from .home import Home
@@ -41,6 +41,7 @@ from .worker.frames import Frame, Kind, Outcome
 from .worker.host import Place
 from .worker.logs import Line
 from .worker.wire import NO_FD
+from .workplace import Folders
 
 Send = Callable[[Frame, int], None]
 log = logging.getLogger("slipway")

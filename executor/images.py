@@ -77,12 +77,17 @@ def chain(nodes: Nodes, address: str) -> tuple[Node, ...]:
     return tuple(reversed(found))
 
 
+def fact_of(spec: BaseSpec) -> BaseFact:
+    """A base as runtimes know it."""
+    return BaseFact(identity=spec.identity, says=spec.says, paths=spec.paths)
+
+
 def image_parts(nodes: Nodes, address: str) -> ImageParts:
     """What containers of a layer, or of a function, are made of."""
     base, *layers = chain(nodes, address)
     assert isinstance(base.spec, BaseSpec)
     return ImageParts(
-        base=BaseFact(identity=base.spec.identity, says=base.spec.says, paths=base.spec.paths),
+        base=fact_of(base.spec),
         layers=tuple(node.digest for node in layers if not is_setting(node)),
         config=_config(layers),
     )

@@ -24,7 +24,7 @@ from slipway.compiler.wire import loads
 from slipway.compiler.world import needs
 from slipway.dsl.declaration import AppDecl, DebianSlim, ImageDecl, Step
 from slipway.executor.apply import Applied, Applier
-from slipway.executor.build import Builder, Folders
+from slipway.executor.build import Builder
 from slipway.executor.bundle import Bundles
 from slipway.executor.facts import gather
 from slipway.executor.indexes import Indexes, read_indexes
@@ -34,6 +34,7 @@ from slipway.executor.store.seal import Seal
 from slipway.executor.store.state import State
 from slipway.executor.volumes import Volumes
 from slipway.executor.worker import package
+from slipway.executor.workplace import Folders
 
 Secrets = Mapping[str, Mapping[str, str]]
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from slipway.compiler.nodes import BundleSpec, Graph, LayerSpec
 from slipway.dsl.declaration import AddLocal, FunctionDecl, LocalSource, RunCommands, Setting, SourceDecl
-from slipway.executor.build import short
 from slipway.executor.bundle import bundle_digest, folder_name
+from slipway.executor.images import short
 from slipway.executor.indexes import Indexes
 from slipway.executor.keep import (
     KINDS,
