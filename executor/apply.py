@@ -68,11 +68,11 @@ class Applied:
         return not self.failed and not self.skipped
 
     def check(self) -> None:
-        """Raise the first failure, for whoever can go on only if everything is there."""
+        """Raise the first failure, the others with it, for whoever can go on only if everything is there."""
         if self.failures:
-            first, more = self.failures[0], len(self.failures) - 1
-            hint = f"{first.hint}\nAnd {more} more failed: {', '.join(self.failed[1:])}" if more else first.hint
-            raise ImageBuildError(first.message, hint=hint, log=first.log)
+            first, *more = self.failures
+            hints = [first.hint, *(f"This failed, too: {other.message}" for other in more)]
+            raise ImageBuildError(first.message, hint="\n".join(filter(None, hints)), log=first.log)
 
 
 class Applier:

@@ -17,6 +17,7 @@ from slipway.compiler.plan import Plan
 from slipway.compiler.wire import loads
 from slipway.dsl.declaration import FunctionDecl, LocalSource, RunCommands, SourceDecl, VolumeDecl
 from slipway.dsl.errors import ImageBuildError, InvalidError, NotFoundError, StalePlanError
+from slipway.executor.apply import Failure
 from slipway.executor.indexes import Indexes
 
 SH = ("/bin/sh", "-c")
@@ -122,6 +123,11 @@ def test_a_failure_leaves_what_is_in_force_alone_and_other_branches_go_on(tmp_pa
         assert (failure.log, "exit code 3" in failure.message) == ("broken", True)
         with pytest.raises(ImageBuildError, match="exit code 3"):
             applied.check()
+        second = Failure(address="function a", message="there is no Python")  # later; before it in the plan
+        both_told = evolve(applied, failed=("function a", *applied.failed), failures=(*applied.failures, second))
+        with pytest.raises(ImageBuildError, match="exit code 3") as told:
+            both_told.check()
+        assert told.value.hint.splitlines()[-1] == "This failed, too: there is no Python"
         assert [row.serial for row in await assembly.state.history("app")] == [1]
         runtime.outcomes[(*SH, "bad")] = Outcome()
         again = await assembly.apply(both)
