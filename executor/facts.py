@@ -23,7 +23,7 @@ from slipway.compiler.facts import (
     VolumeFact,
     VolumeNeed,
 )
-from slipway.dsl.errors import NotFoundError
+from slipway.dsl.errors import InvalidError, NotFoundError
 
 from . import add_python
 from .ports import Runtime
@@ -94,7 +94,7 @@ class _Gathering:
         try:
             auth = tuple(sorted(self._secrets.get(need.secret, {}).items()))
             return await self._runtime.resolve(need.kind, need.ref, auth=auth, fresh=need.fresh)
-        except NotFoundError as error:
+        except (NotFoundError, InvalidError) as error:  # it is not to be had, or not with these keys
             return Missing(summary=error.message, hint=error.hint)
 
     async def _tree(self, need: TreeNeed) -> Fact:

@@ -25,7 +25,7 @@ OFFLINE = (
     "or map the base to an image that is here, under [docker.bases] in config.toml."
 )
 HELPER = "credentials store"  # what docker-py says of a helper that failed begins so
-LOGIN = "Give the registry's keys: Image.from_registry(…, secret=Secret…), or run docker login."
+LOGIN = "Give keys that the registry takes: Image.from_registry(…, secret=Secret…), or run docker login."
 
 
 @frozen(kw_only=True)

@@ -33,7 +33,10 @@ def keys_of(auth: Keys, image: str) -> dict[str, str]:
         )
     missing = [name for name in kinds[0] if not values.get(name)]
     if missing:
-        raise InvalidError(f"the secret for the image {image} lacks {' and '.join(missing)}")
+        raise InvalidError(
+            f"the secret for the image {image} lacks {' and '.join(missing)}",
+            hint=f"It must have {' and '.join(kinds[0])}.",
+        )
     if kinds[0] is PLAIN:
         return {"username": values["REGISTRY_USERNAME"], "password": values["REGISTRY_PASSWORD"]}
     if kinds[0] is GOOGLE:
@@ -46,7 +49,10 @@ def _amazon(values: dict[str, str], image: str) -> dict[str, str]:
     match = _ECR.fullmatch(image)
     region = values.get("AWS_REGION") or values.get("AWS_DEFAULT_REGION") or (match["region"] if match else "")
     if not region:
-        raise InvalidError(f"the secret for the image {image} lacks AWS_REGION, and its name has none")
+        raise InvalidError(
+            f"the secret for the image {image} lacks AWS_REGION, and its name has none",
+            hint='Add it to the secret: "AWS_REGION": "eu-central-1"',
+        )
     try:
         import botocore.config
         import botocore.exceptions

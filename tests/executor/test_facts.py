@@ -31,7 +31,7 @@ from slipway.compiler.facts import (
     VolumeNeed,
 )
 from slipway.dsl.declaration import LocalSource
-from slipway.dsl.errors import RuntimeUnavailable
+from slipway.dsl.errors import InvalidError, RuntimeUnavailable
 from slipway.executor import trees
 from slipway.executor.facts import gather
 from slipway.executor.ports import Ability
@@ -257,6 +257,24 @@ def with_state(tmp_path: Path, act: Callable[[State, Seal], Awaitable[None]]) ->
             await state.close()
 
     asyncio.run(main())
+
+
+def test_keys_of_no_registry_are_said_of_the_image_that_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def resolve(*_: object, auth: object, fresh: bool) -> BaseFact:
+        raise InvalidError(f"no keys are {auth}", hint="Take others.")
+
+    runtime = FakeRuntime()
+    monkeypatch.setattr(runtime, "resolve", resolve)
+    need = BaseNeed(kind="from_registry", ref="x/y:1", secret="dict:A#0")
+
+    async def act(state: State, seal: Seal) -> None:
+        secrets = {"dict:A#0": {"A": "1"}}
+        facts = await gather((need,), runtime=runtime, state=state, seal=seal, app="app", secrets=secrets)
+        assert facts.found == ((need, Missing(summary="no keys are (('A', '1'),)", hint="Take others.")),)
+
+    with_state(tmp_path, act)
 
 
 def test_every_need_is_met_in_order(tmp_path: Path) -> None:
