@@ -36,6 +36,7 @@ AT_ONCE = 16  # short requests under way
 PATIENCE = 60  # seconds that an engine may take for a short request
 CHUNK = 1 << 16
 PING = 2.0  # seconds in which one that is well says so
+ASKED = 10.0  # seconds in which it says what it is
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
 
 
@@ -115,7 +116,14 @@ class Connection:
         if long:
             return await _in_thread(lambda: self._do(work, None))
         async with self._places:
-            return await _in_thread(lambda: self._do(work, PATIENCE))
+            # The client's own patience is for each piece of an answer: one that comes in drops has no end.
+            return await self._within(PATIENCE, lambda: self._do(work, PATIENCE))
+
+    async def _within(self, seconds: float, work: Callable[[], T], discard: Callable[[T], None] = lambda _: None) -> T:
+        try:
+            return await asyncio.wait_for(_in_thread(work, discard), seconds)
+        except TimeoutError:
+            raise _unreachable(self.address, f"no answer within {seconds:g} s") from None
 
     async def stream(self, work: Callable[[Any], Iterator[T]], on_item: Callable[[T], None]) -> None:
         """Hand over what `work` yields, in order, on the loop. Cancelled, it ends at the next item."""
@@ -154,25 +162,19 @@ class Connection:
             client._raise_for_status(response)
             return _stream_of(response)
 
-        return await _in_thread(lambda: self._do(take, PATIENCE), discard=lambda taken: taken[0].close())
+        return await self._within(PATIENCE, lambda: self._do(take, PATIENCE), lambda taken: taken[0].close())
 
     async def facts(self, *, fresh: bool = False) -> Facts:
         """What was learned when it was first asked, unless `fresh`. Raises `Unreachable`, or `Refused`."""
         self._settle()
         if self._facts is None or fresh:
-            self._facts = await self.run(lambda client: _ask(client, self.address, self._home))
+            ask: Callable[[Any], Facts] = lambda client: _ask(client, self.address, self._home)  # noqa: E731
+            self._facts = await self._within(ASKED, lambda: self._do(ask, ASKED))
         return self._facts
 
     async def ping(self) -> None:
         """Raises `Unreachable` where no answer comes at once."""
-
-        def ping(client: Any) -> None:
-            client.ping()
-
-        try:
-            await asyncio.wait_for(_in_thread(lambda: self._do(ping, PING)), PING)
-        except TimeoutError:
-            raise _unreachable(self.address, f"no answer within {PING:g} s") from None
+        await self._within(PING, lambda: self._do(lambda client: client.ping(), PING))
 
     def close(self) -> None:
         """Let go of the engine; the next use connects again."""
@@ -314,6 +316,13 @@ async def _in_thread(work: Callable[[], T], discard: Callable[[T], None] = lambd
 
 
 def _ask(client: Any, address: str, home: Path | None) -> Facts:
+    try:
+        return _facts(client, address, home)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise _unreachable(address, f"what does answer makes no sense ({type(error).__name__}: {error})") from error
+
+
+def _facts(client: Any, address: str, home: Path | None) -> Facts:
     version, info = client.version(), client.info()
     podman = any("podman" in str(part.get("Name", "")).lower() for part in version.get("Components") or ())
     return Facts(

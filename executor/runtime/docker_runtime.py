@@ -26,6 +26,7 @@ from .docker_store import Image, Store
 
 BASES = ("debian_slim", "from_registry", "from_dockerfile", "micromamba")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}")
+LEAVE = 3.0  # seconds that an engine has in the end for what was begun at the start
 _NO_SIZE = "storage-opt"
 
 
@@ -43,6 +44,7 @@ class DockerRuntime:
         self._used = self.home / "docker" / "used"
         self._containers: dict[str, DockerContainer | None] = {}  # None: being made
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._tidying: asyncio.Task[None] | None = None
         self._sweeping = asyncio.Lock()
         self._swept = False  # until then what is there of this home is an earlier engine's
         self._where = ""  # of which engine that is said
@@ -62,7 +64,7 @@ class DockerRuntime:
     async def start(self) -> None:
         """A home that has never used Docker asks no engine; for another it is done in the background."""
         if self._used.exists():
-            self._spawn(self._tidy())
+            self._tidying = self._spawn(self._tidy())
 
     async def _tidy(self) -> None:
         try:
@@ -71,11 +73,12 @@ class DockerRuntime:
             self._trouble = error.message
 
     async def close(self) -> None:
+        if self._tidying is not None:
+            await asyncio.wait((self._tidying,), timeout=LEAVE)
+            self._tidying.cancel()  # what it has not come to, the next start does
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
-        for container in tuple(self._containers.values()):
-            if container is not None:
-                await container.kill()
+        await asyncio.gather(*(container.kill() for container in self._containers.values() if container is not None))
         self._connection.close()
 
     async def _ready(self) -> Facts:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from docker_engine import DockerTestEngine
 
 from slipway.dsl.errors import RuntimeUnavailable
-from slipway.executor.config import DockerSettings
+from slipway.executor.config import Config, DockerSettings
 from slipway.executor.runtime.docker import Connection
+from slipway.executor.runtime.docker_runtime import DockerRuntime
 
 
 @pytest.mark.slow
@@ -65,3 +71,69 @@ def test_an_engine_that_one_may_not_use(tmp_path: Path) -> None:
     (tmp_path / "locked").mkdir(mode=0o000)
     said = told(f"unix://{tmp_path}/locked/docker.sock")
     assert "Permission denied" in said.message and "group docker" in said.hint
+
+
+@contextmanager
+def answering(path: Path, answers: Callable[[str], bytes]) -> Iterator[str]:
+    """Something that is no Docker Engine and says what it likes; b"" for nothing, ever."""
+
+    def serve(conversation: socket.socket) -> None:
+        with conversation, contextlib.suppress(OSError):
+            while asked := conversation.recv(65536).decode():
+                body = answers(asked.split()[1].rpartition("/")[2].partition("?")[0])
+                if body:
+                    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+                    conversation.sendall(head.encode() + body)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield f"unix://{path}"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+VERSION = b'{"Version": "20.10.24", "ApiVersion": "1.41", "Os": "linux", "Arch": "amd64"}'
+
+
+@pytest.mark.parametrize(
+    ("info", "says"), [(b'{"DriverStatus": "odd"}', "makes no sense"), (b"{}", "makes no sense"), (b"", "within 0.2 s")]
+)
+def test_what_is_no_engine_is_said_to_be_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, info: bytes, says: str
+) -> None:
+    monkeypatch.setattr("slipway.executor.runtime.docker.ASKED", 0.2)
+
+    async def main(url: str) -> None:
+        connection = Connection(lambda: DockerSettings(host=url))
+        try:
+            with pytest.raises(RuntimeUnavailable) as said:
+                await connection.facts()
+            assert says in said.value.message
+        finally:
+            connection.close()
+
+    answers = {"version": VERSION, "info": info, "networks": b"[{}]"}
+    with answering(tmp_path / "odd.sock", lambda path: answers[path]) as url:
+        asyncio.run(main(url))
+
+
+def test_an_engine_that_says_nothing_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    (tmp_path / "docker").mkdir()
+    (tmp_path / "docker" / "used").touch()
+
+    async def main(url: str) -> None:
+        runtime = DockerRuntime(tmp_path, lambda: Config(docker=DockerSettings(host=url)))
+        await runtime.start()
+        async with asyncio.timeout(5):
+            await runtime.close()
+
+    with answering(tmp_path / "odd.sock", lambda _: b"") as url:
+        asyncio.run(main(url))
