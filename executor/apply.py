@@ -137,6 +137,7 @@ class Applier:
             builder=self._builder,
             bundles=self._bundles,
             volumes=self._volumes,
+            layers=await self._builder.layers(),  # asked once: one question a layer would be most of an idle apply
             on_event=on_event,
         )
         return await _Realising(graph, parts, self._width).run()
@@ -206,6 +207,7 @@ class _Parts:
     builder: Builder
     bundles: Bundles
     volumes: Volumes
+    layers: frozenset[str]  # that were there when it began
     on_event: OnEvent
 
 
@@ -298,7 +300,7 @@ class _Realising:
 
     async def _layer(self, node: Node) -> None:
         builder, app = self._parts.builder, self._graph.app
-        if await builder.is_there(node):
+        if await builder.is_there(node, self._parts.layers):
             return
 
         if is_setting(node):

@@ -141,12 +141,16 @@ class Builder:
 
         await self._fetches.join(node.digest, fetch)
 
-    async def is_there(self, node: Node) -> bool:
-        """Whether a layer is finished and known, so that building it would do nothing."""
+    async def layers(self) -> frozenset[str]:
+        """The layers that the runtime has."""
+        return frozenset([layer async for layer in self._runtime.layers()])
+
+    async def is_there(self, node: Node, layers: frozenset[str]) -> bool:
+        """Whether a layer is finished and known, so that building it would do nothing; `layers` are those there are."""
         assert isinstance(node.spec, LayerSpec)
         if await self._state.built(node.digest, self._runtime.name) is None:
             return False
-        return is_setting(node) or (not node.spec.forced and await self._runtime.has(node.digest))
+        return is_setting(node) or (not node.spec.forced and node.digest in layers)
 
     async def output(self, node: Node) -> str:
         """The digest of the content of a finished layer, or of a base."""
