@@ -88,7 +88,7 @@ class Database:
         self._closed = False
         self._file = 0  # its inode
         self._full = False  # whether commits of the writer's connection wait for the disk
-        self._thread = threading.Thread(target=self._write_all, name="state-write", daemon=True)
+        self._thread: threading.Thread
 
     @classmethod
     def open(cls, path: Path, *, version: str, migrations: tuple[Migration, ...] = MIGRATIONS) -> Database:
@@ -105,12 +105,20 @@ class Database:
             path.chmod(0o600)
             connection.execute("PRAGMA journal_mode = WAL")
             database._file = path.stat().st_ino
+            database._thread = database._writer()
         except sqlite3.Error as error:
             raise in_words(error, path) from error
         finally:
             connection.close()
-        database._thread.start()
         return database
+
+    def _writer(self) -> threading.Thread:
+        """The thread that writes, started; its connection stands already, for what it waits for can't fail it."""
+        connection = self._connect(share=True)
+        connection.execute("PRAGMA synchronous = NORMAL")
+        thread = threading.Thread(target=self._write_all, args=(connection,), name="state-write", daemon=True)
+        thread.start()
+        return thread
 
     async def write(self, act: Act[T], *, durable: bool = True) -> T:
         """Run `act` in a transaction, perhaps with others; return when it is committed.
@@ -172,9 +180,8 @@ class Database:
             self._connections.append(connection)
         return connection
 
-    def _write_all(self) -> None:
-        connection = self._connect()
-        connection.execute("PRAGMA synchronous = NORMAL")
+    def _write_all(self, connection: sqlite3.Connection) -> None:
+        """Never raises: whoever writes would wait for ever."""
         while (first := self._queue.get()) is not None:
             batch = [first]
             while len(batch) < BATCH and not self._queue.empty():
@@ -221,7 +228,8 @@ class Database:
             point("after-commit")
         except Exception as error:  # noqa: BLE001 - nothing of the batch is in the file: all who wait must hear of it
             if connection.in_transaction:
-                connection.execute("ROLLBACK")
+                with suppress(sqlite3.Error):  # the next batch fails by it then, and hears so
+                    connection.execute("ROLLBACK")
             for write in batch:
                 write.error = write.error or error
 

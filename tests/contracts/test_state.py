@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import sqlite3
 import stat
@@ -394,6 +395,22 @@ def test_killed_around_the_commit_of_a_flip_it_is_whole_or_absent(tmp_path: Path
         assert there == bool(await state.history("search"))
 
     run(tmp_path, act)
+
+
+def test_a_state_that_cannot_be_written_is_said_when_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever writes would wait for ever."""
+    numbers, connect = itertools.count(1), Database._connect
+
+    def fail_the_second(self: Database, *, share: bool = False) -> sqlite3.Connection:
+        if next(numbers) == 2:
+            raise sqlite3.OperationalError("disk I/O error")
+        return connect(self, share=share)
+
+    monkeypatch.setattr(Database, "_connect", fail_the_second)
+    with pytest.raises(Error, match="can't be used: disk I/O error"):
+        Database.open(tmp_path / "state.db", version="0.1.0")
 
 
 def test_a_state_that_goes_while_it_is_used_is_said_and_nothing_is_written_to_it(tmp_path: Path) -> None:
