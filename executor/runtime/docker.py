@@ -39,6 +39,8 @@ PING = 2.0  # seconds in which one that is well says so
 ASKED = 10.0  # seconds in which it says what it is
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
 
+_answer = threading.local()  # .last: what this thread was answered, of which docker-py shows only the content
+
 
 class Unreachable(RuntimeUnavailable):
     """Nobody answers."""
@@ -126,9 +128,10 @@ class Connection:
             raise _unreachable(self.address, f"no answer within {seconds:g} s") from None
 
     async def stream(self, work: Callable[[Any], Iterator[T]], on_item: Callable[[T], None]) -> None:
-        """Hand over what `work` yields, in order, on the loop. Cancelled, it ends at the next item."""
+        """Hand over what `work` yields, in order, on the loop. Cancelled, it hangs up: an engine stops a build then."""
         loop = asyncio.get_running_loop()
         stopped = threading.Event()
+        answers: list[Any] = []
 
         def hand(item: T) -> None:
             if not stopped.is_set():
@@ -136,20 +139,26 @@ class Connection:
 
         def follow(client: Any) -> None:
             items = work(client)
+            answers.append(_answer.last)
             try:
-                for item in items:
-                    if stopped.is_set():
+                while not stopped.is_set():
+                    item = next(items, None)
+                    if item is None:
                         return
                     loop.call_soon_threadsafe(hand, item)
+            except Exception:
+                if not stopped.is_set():  # else it is what hanging up does
+                    raise
             finally:
-                close = getattr(items, "close", None)
-                if close is not None:
-                    close()
+                answers.pop().close()
 
         try:
             await _in_thread(lambda: self._do(follow, None))
         finally:
             stopped.set()
+            for answer in tuple(answers):  # the thread may wait for the next item for a long time
+                with contextlib.suppress(OSError, AttributeError):  # it has just ended
+                    answer.raw._fp.fp.raw._sock.shutdown(socket.SHUT_RDWR)
 
     async def hijack(self, request: Callable[[Any], Any]) -> tuple[socket.socket, bytes]:
         """The connection of a request that turns it into a stream: a socket that doesn't block, and what came already.
@@ -237,6 +246,7 @@ def _connected(address: Address, patience: float | None) -> Any:
     client: Any = docker.APIClient(
         base_url=address.url, version=DEFAULT_DOCKER_API_VERSION, tls=_tls(address), **options
     )
+    client.hooks["response"].append(lambda response, **_: setattr(_answer, "last", response))
     client.trust_env = False  # else a proxy's address or certificates that it names count for the engine too
     try:
         client._version = client._retrieve_server_version()

@@ -342,6 +342,31 @@ def test_a_dockerfile_that_fails_says_where(rig: Rig, tmp_path: Path) -> None:
     play(scenario)
 
 
+def test_a_dockerfile_that_is_given_up_in_a_silent_line_leaves_no_container(rig: Rig, tmp_path: Path) -> None:
+    text = f"FROM {rig.engine.base_image}\nRUN echo begun; sleep 1234"
+    build = DockerfileBuild(text=text, context=str(tmp_path))
+
+    async def scenario() -> None:
+        begun = asyncio.Event()
+
+        def hear(_: int, data: bytes) -> None:
+            if data == b"begun\n":
+                begun.set()
+
+        with rig.engine.client() as client:
+            gone = client.events(decode=True, filters={"type": "container", "event": "destroy"})
+            building = asyncio.create_task(rig.build_dockerfile(build, layer("a"), hear))
+            await begun.wait()
+            there = client.containers.list(all=True)
+            (container,) = (one.id for one in there if "sleep 1234" in str(one.attrs["Config"]["Cmd"]))
+            building.cancel()
+            async with asyncio.timeout(30):
+                await asyncio.to_thread(lambda: next(event for event in gone if event["id"] == container))
+            gone.close()
+
+    play(scenario)
+
+
 # --- prepared images --------------------------------------------------------------------------------------
 
 
