@@ -21,7 +21,7 @@ class Kind(IntEnum):
 
     HELLO = 1  # both ways, once, first: {"protocol", "version", "code", "role": "client"|"worker"|"control", …}
     REQUEST = 2  # client → engine: {"method": str, …}; answered by EVENT* and one REPLY or FAULT of the same id
-    EVENT = 3  # engine → client: {"event": str, …}
+    EVENT = 3  # engine → client: {"event": str, …}; with FD: a descriptor that belongs to the one before
     REPLY = 4
     FAULT = 5  # {"type", "message", "hint", "faults"?}
     CALL = 6  # id: the call, channel: the function (from the REPLY to "function.open"); payload: pickled (args, kwargs)
