@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -36,7 +37,8 @@ async def serve(home: Home, *, idle_ms: int | None, ready: int | None = None) ->
     ):
         log.info("ready: pid %d, home %s", os.getpid(), home.path)
         if ready is not None:
-            os.write(ready, b"ready")
+            with contextlib.suppress(BrokenPipeError):  # whoever started it was interrupted; others come
+                os.write(ready, b"ready")
             os.close(ready)
         await ended.wait()
         log.info("ending")

@@ -94,6 +94,23 @@ def test_status_up_and_down(machine: Machine) -> None:
     assert not (machine.home / "engine.sock").exists()
 
 
+def test_an_engine_is_ready_also_when_who_started_it_has_gone(machine: Machine) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    engine = subprocess.Popen(
+        [sys.executable, "-m", "slipway.cli.daemon", "--home", str(machine.home), "--ready-fd", str(writer)],
+        env=machine.env,
+        pass_fds=(writer,),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writer)
+    assert engine.stderr is not None
+    assert any("ready:" in line for line in engine.stderr)
+    machine.run("down")
+    assert (engine.wait(timeout=20), "Traceback" in engine.communicate()[1]) == (0, False)
+
+
 def test_an_idle_engine_ends_itself(machine: Machine) -> None:
     machine.write("app.py", APP)
     machine.run("plan", "app.py", SLIPWAY_IDLE_MS="50")
