@@ -10,7 +10,7 @@ import click
 
 from slipway.dsl.errors import Error, RuntimeUnavailable
 
-from .output import duration, say, show
+from .output import count, duration, say, show
 from .source import json_option
 
 
@@ -98,7 +98,8 @@ def _status_lines(home: str, reply: dict[str, Any]) -> list[str]:
     for entry in reply.get("apps", ()):
         where = f" on {entry['runtime']}" if entry.get("runtime") else ""
         where += ", which is in trouble" if troubles.get(entry.get("runtime", "")) else ""
-        counts = [f"{entry.get(what, 0)} {what}" for what in ("workers", "running", "queued")]
+        calls = [f"{entry.get(what, 0)} {what}" for what in ("running", "queued")]
+        counts = [count(entry.get("workers", 0), "worker"), *calls]
         lines.append(f"app {entry['app']}, {entry.get('state', 'deployed')}{where}: {', '.join(counts)}")
     lines.append(f"busy: {reply['busy']}" if reply.get("busy") else "idle")
     return lines
