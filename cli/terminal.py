@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 READ_SIZE = 65536
 QUIET_MS = 1000  # a stream that says nothing for so long after the program's end has said all
 END_OF_INPUT = b"\x04"  # as one types it
+LOST = 255  # the exit code where nobody knows how the program ended, as that of ssh
 FORWARDED = (signal.SIGINT,)
 LEAVING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 GONE = (errno.EIO, errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)  # the other side is: how depends on what it is
@@ -71,10 +72,12 @@ def _leave_line(pty: bool) -> None:
 
 def _exit_code(reply: dict[str, Any]) -> int:
     """
-    >>> _exit_code({"code": 3, "signal": None}), _exit_code({"code": None, "signal": 9})
-    (3, 137)
+    >>> [_exit_code({"code": code, "signal": number}) for code, number in ((3, None), (None, 9), (None, None))]
+    [3, 137, 255]
     """
-    return 128 + int(reply["signal"]) if reply["signal"] else int(reply["code"] or 0)
+    if reply["signal"]:
+        return 128 + int(reply["signal"])
+    return LOST if reply["code"] is None else int(reply["code"])
 
 
 def _await_start(attached: Attached) -> None:

@@ -329,7 +329,11 @@ def _window(params: dict[str, Any]) -> Window | None:
 
 
 def _told(how: Exit, why: str) -> dict[str, Any]:
-    return {"code": how.code, "signal": how.signal, "oom": how.oom, "why": why}
+    """
+    >>> _told(Exit(code=None, reason="the engine is gone"), "")
+    {'code': None, 'signal': None, 'oom': False, 'why': 'the engine is gone'}
+    """
+    return {"code": how.code, "signal": how.signal, "oom": how.oom, "why": why or how.reason}
 
 
 def _unheard(lines: list[LogLine], heard: list[LogLine]) -> list[LogLine]:
