@@ -24,6 +24,7 @@ OFFLINE = (
     "Where this machine reaches no registry: docker pull it elsewhere, then docker save and docker load; "
     "or map the base to an image that is here, under [docker.bases] in config.toml."
 )
+LONGEST = 255  # letters of a name without its tag, by what engines take
 HELPER = "credentials store"  # what docker-py says of a helper that failed begins so
 LOGIN = "Give keys that the registry takes: Image.from_registry(…, secret=Secret…), or run docker login."
 
@@ -54,9 +55,9 @@ def name_of(text: str) -> Name:
     ('localhost:5000/team/base:latest', 'python')
     """
     match = _NAME.fullmatch(text)
-    if match is None:
+    if match is None or len(match["repository"]) > LONGEST:
         raise NotFoundError(
-            f"{text!r} is not the name of an image",
+            f"{text!r:.300} is not the name of an image",
             hint='Such names are "python:3.12-slim" or "ghcr.io/owner/name:tag".',
         )
     tag, digest = match["tag"] or "", match["digest"] or ""

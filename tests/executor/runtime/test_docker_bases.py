@@ -78,7 +78,9 @@ def test_a_name_is_taken_apart(text: str, parts: tuple[str, str, str]) -> None:
     assert name_of(text) == Name(repository=repository, tag=tag, digest=digest)
 
 
-@pytest.mark.parametrize("text", ["", "Upper/case", "a b", "-x", "x:", "x:../y", "x@sha256:12", "http://x/y"])
+@pytest.mark.parametrize(
+    "text", ["", "Upper/case", "a b", "-x", "x:", "x:../y", "x@sha256:12", "http://x/y", "a" * 256]
+)
 def test_what_is_no_name_is_refused(text: str) -> None:
     with pytest.raises(NotFoundError, match="is not the name of an image"):
         name_of(text)
