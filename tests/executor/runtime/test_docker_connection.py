@@ -67,9 +67,9 @@ def test_an_engine_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may use every socket")
-def test_an_engine_that_one_may_not_use(tmp_path: Path) -> None:
-    (tmp_path / "locked").mkdir(mode=0o000)
-    said = told(f"unix://{tmp_path}/locked/docker.sock")
+def test_a_socket_that_one_may_not_use(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir(mode=0o000)
+    said = told(f"unix://{tmp_path}/a/d.sock")
     assert "Permission denied" in said.message and "group docker" in said.hint
 
 
