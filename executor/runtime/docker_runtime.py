@@ -302,10 +302,10 @@ def _user(spec: ContainerSpec, settings: DockerSettings, image: Image) -> str:
 
 def _problem(facts: Facts) -> Error | None:
     """Why an engine is of no use."""
-    if facts.podman:  # tried with 4.3: most of the runtime's contract holds, but a worker's end was told 20 s late
+    if facts.podman:  # tried with 4.3; attaching to a container that has not started is refused there, too
         return RuntimeUnavailable(
-            f"{facts.address} is Podman {facts.version}, which the docker runtime does not take: it told of the end of "
-            "a container many seconds late where this was tried",
+            f"{facts.address} is Podman {facts.version}, which the docker runtime does not take: its Docker-compatible "
+            "socket can't say what a registry's tag stands for (it has no /distribution), and a plan must know that",
             hint="Use Docker Engine, or the native runtime.",
         )
     if not facts.here:
