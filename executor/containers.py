@@ -67,11 +67,8 @@ class Staff:
     dispatcher: Dispatcher
     pool: Pool
     number: int
+    name: str
     runtime: str
-
-    @property
-    def name(self) -> str:
-        return self.pool.names[self.number]
 
     @property
     def spec(self) -> PoolSpec:
@@ -116,8 +113,8 @@ class Containers:
 
     def _workers(self) -> dict[str, Staff]:
         found = [
-            Staff(dispatcher, pool, number, name)
-            for name, dispatcher in self._engine.dispatchers.items()
+            Staff(dispatcher, pool, number, pool.names[number], runtime)
+            for runtime, dispatcher in self._engine.dispatchers.items()
             for pool in dispatcher.all_pools()
             for number in pool.tasks
         ]

@@ -94,6 +94,7 @@ class _Call:
         "started",
         "submitted",
         "worker",
+        "worker_name",
     )
 
     def __init__(self, number: int, pool: Pool, frame: Frame, fd: int, send: Send, now: float) -> None:
@@ -108,6 +109,7 @@ class _Call:
         self.started = 0.0
         self.sequence = 0
         self.worker = 0
+        self.worker_name = ""
 
 
 class Pool:
@@ -311,7 +313,7 @@ class Dispatcher:
                     id=call_id(call.number),
                     app=call.pool.spec.app,
                     function=call.pool.spec.function,
-                    worker=call.pool.names.get(call.worker, ""),
+                    worker=call.worker_name,
                     submitted_ms=int(offset + call.submitted * 1000),
                     started_ms=int(offset + call.started * 1000) if call.started else None,
                     finished_ms=int(offset + finished * 1000),
@@ -338,6 +340,7 @@ class Dispatcher:
         call = self._calls[number]
         pool.sequence = call.sequence = pool.sequence + 1
         call.worker = target
+        call.worker_name = pool.names[target]
         call.started = self._time()
         fd = call.fd if call.fd == NO_FD else os.dup(call.fd)  # ours is kept: the call may have to go to another
         pool.workers[target].call(number, call.sequence, call.payload, fd, call.fd_length)
@@ -449,6 +452,7 @@ class Dispatcher:
         else:
             reason = task.result() if error is None and not task.cancelled() else "the worker was not needed any more"
             self._act(pool, pool.placement.lost(number, given or (error.reason if error else reason), now))
+        del pool.names[number]
 
 
 _DOERS: dict[type, Callable[[Dispatcher, Pool, Any], None]] = {
