@@ -137,19 +137,22 @@ def builds(folder: Path, image: str, runs: int) -> None:
     tag = f"slipway-bench-{os.getpid()}"
     env = {**os.environ, "DOCKER_BUILDKIT": "0", "SLIPWAY_RUNTIME": "docker"}
 
-    def apply() -> None:
-        subprocess.run([SLIPWAY, "apply", "tower.py", "--yes"], cwd=folder, env=env, check=True, capture_output=True)
+    def slipway(*arguments: str) -> None:
+        subprocess.run([SLIPWAY, *arguments], cwd=folder, env=env, check=True, capture_output=True)
 
     def build() -> None:
         done = docker("build", "-q", "--network", "host", "-t", tag, str(context), env=env)
         assert done.returncode == 0, done.stderr
 
     try:
-        ours, theirs = in_turns(apply, build, runs)
+        slipway("plan", "tower.py")
+        ours, theirs = in_turns(lambda: slipway("apply"), build, runs)
+        planned, _ = in_turns(lambda: slipway("apply", "tower.py", "--yes"), lambda: None, runs)
     finally:
         docker("image", "rm", "--force", tag)
     print(f"\n{'':<46}{'slipway':>14}{'docker build':>14}{'ratio':>8}")
-    show(f"nothing to do, {LAYERS} layers, the whole command", ours, theirs)
+    show(f"nothing to do, {LAYERS} layers: slipway apply", ours, theirs)
+    show("the same, planned in the same command", planned, theirs)
 
 
 def clean(home: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +10,8 @@ import click
 
 from slipway.dsl.errors import InvalidError, NotFoundError, PlanFormatError
 
-from .failure import build_failure
-from .output import Line, count, show, width
-from .screen import Screen
+from .carry_out import carry_out, last_plan
+from .output import show, width
 from .source import as_module_option, connect, json_option, load, plan_reply, runtime_option, yes_option
 
 if TYPE_CHECKING:
@@ -46,22 +44,14 @@ def apply(what: str | None, as_module: bool, yes: bool, as_json: bool, runtime: 
         )
     with connect() as link:
         if what is None:
-            request: dict[str, Any] = {"folder": str(Path.cwd())}
+            request = last_plan()
         elif as_module or is_app(what):
             seen, request = _planned(link, what, as_module, as_json, runtime)
             if not as_json and not yes and not seen.is_empty:
                 confirm("Apply?")
         else:
             request = {"plan": read(what)}
-        with Screen(err=as_json) as screen:
-            reply = link.request("apply", request, on_event=screen.on_event)
-    if as_json:
-        click.echo(json.dumps(reply))
-    else:
-        for failure in screen.failures:
-            show(build_failure(failure["message"], failure.get("hint", ""), failure.get("log", "")), err=True)
-        show(outcome(reply))
-    return 1 if reply.get("failed") or reply.get("skipped") else 0
+        return carry_out(link, request, as_json=as_json)
 
 
 def is_app(what: str) -> bool:
@@ -120,22 +110,3 @@ def read(what: str) -> dict[str, Any]:
         raise PlanFormatError(f"{what}: {error.message}", hint=error.hint) from None
     wire: dict[str, Any] = to_wire(plan)
     return wire
-
-
-def outcome(reply: dict[str, Any]) -> list[Line]:
-    """What an apply did, in one or a few lines."""
-    executed, failed, skipped = reply.get("executed", 0), reply.get("failed", ()), reply.get("skipped", ())
-    steps = f"{count(executed, 'build step')} run" if executed else "no build step run"
-    if not failed and not skipped:
-        if not reply.get("done") and not executed:
-            return [(("Nothing to do", "good"), f": serial {reply['serial']} is in force.")]
-        return [(("Done", "good"), f": {steps}, serial {reply['serial']} is in force.")]
-    lines: list[Line] = [
-        (("Failed: ", "error"), _names(failed), *([f"; skipped: {_names(skipped)}"] if skipped else []))
-    ]
-    steps = steps[0].upper() + steps[1:]
-    return [*lines, (f"{steps}; what is in force stays as it was. What was built is kept for the next apply.",)]
-
-
-def _names(nodes: Any) -> str:
-    return ", ".join(node if isinstance(node, str) else str(node.get("address", node)) for node in nodes)

@@ -18,7 +18,7 @@ def completion(shell: str) -> None:
     """
     from click.shell_completion import get_completion_class
 
-    from .main import cli
+    from .commands import cli
 
     found = get_completion_class(shell)
     assert found is not None, "click has a class for each of the choices"

@@ -9,8 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
-import click
-
 # A line is pieces, a piece is text or (text, style).
 Piece = str | tuple[str, str]
 Line = tuple[Piece, ...]
@@ -78,7 +76,11 @@ def _painted(piece: Piece, colour: bool) -> str:
     text, style = piece
     if style == OUTPUT:
         return harmless(text, colours=True)
-    return click.style(harmless(text), **STYLES[style]) if colour else harmless(text)
+    if not colour:
+        return harmless(text)
+    import click
+
+    return click.style(harmless(text), **STYLES[style])
 
 
 def show(lines: Iterable[Line], *, err: bool = False) -> None:

@@ -110,10 +110,11 @@ class Applier:
         deployment = await self._state.deployment(graph.app)
         onto = (deployment.lineage, deployment.serial) if deployment is not None else ("", 0)
         changes = await self._fresh(plan, deployment)
-        realised = evolve(await self.realise(graph, on_event=on_event), serial=onto[1])
+        kept = frozenset(change.address for change in changes if change.verb is Verb.KEEP)
+        realised = evolve(await self.realise(graph, on_event=on_event, in_force=kept), serial=onto[1])
         if not realised.whole:
             return realised
-        changed = tuple(change.address for change in changes if change.verb is not Verb.KEEP)
+        changed = tuple(change.address for change in changes if change.address not in kept)
         if not changed and deployment is not None:
             return realised
         point("before-flip")
@@ -129,8 +130,13 @@ class Applier:
         point("after-flip")
         return evolve(realised, serial=new.serial, done=tuple(dict.fromkeys((*changed, *realised.done))))
 
-    async def realise(self, graph: Graph, *, on_event: OnEvent = _nobody) -> Applied:
-        """Have everything in the home that a graph needs; nothing of what is in force changes."""
+    async def realise(
+        self, graph: Graph, *, on_event: OnEvent = _nobody, in_force: frozenset[str] = frozenset()
+    ) -> Applied:
+        """Have everything in the home that a graph needs; nothing of what is in force changes.
+
+        `in_force` are the addresses of nodes that are deployed as they are: functions whose images workers run in.
+        """
         self._check_runtime(graph)
         parts = _Parts(
             state=self._state,
@@ -139,6 +145,7 @@ class Applier:
             volumes=self._volumes,
             layers=await self._builder.layers(),  # asked once: one question a layer would be most of an idle apply
             on_event=on_event,
+            in_force=in_force,
         )
         return await _Realising(graph, parts, self._width).run()
 
@@ -209,6 +216,7 @@ class _Parts:
     volumes: Volumes
     layers: frozenset[str]  # that were there when it began
     on_event: OnEvent
+    in_force: frozenset[str]
 
 
 class _Realising:
@@ -281,7 +289,7 @@ class _Realising:
                 return lambda: self._bundle(node, bundle)
             case VolumeSpec() as volume:
                 return lambda: self._volume(node, volume)
-            case FunctionSpec() as function:
+            case FunctionSpec() as function if node.address not in self._parts.in_force:
                 return lambda: self._function(node, function)
             case _:
                 return None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from slipway.cli.main import COMMANDS, cli
+from slipway.cli.commands import COMMANDS, cli
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "guide" / "cli.md"
 HEAD = """# The command line

@@ -90,7 +90,7 @@ def check_command(line: str) -> None:
         words.pop(0)
     if not words or not words[0].endswith("slipway"):
         return
-    from slipway.cli.main import cli
+    from slipway.cli.commands import cli
 
     context = click.Context(cli, info_name="slipway", help_option_names=["-h", "--help"])
     command: click.Command = cli

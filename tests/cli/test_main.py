@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fake_engine import Slipway
 
-from slipway.cli.main import COMMANDS
+from slipway.cli.commands import COMMANDS
 
 
 def test_help_lists_every_command(slipway: Slipway) -> None:
