@@ -14,7 +14,6 @@ NOT_YET = {
     "schedule": "the function doesn't run by itself",
     "retries": "an input that fails isn't tried again",
     "enable_memory_snapshot": "workers start without a snapshot",
-    "gpu": "workers see the GPUs that the runtime shows them, without a lease",
     "restrict_modal_access": "workers may call other functions of the home",
     "concurrent": "a worker takes one input at a time, unless the function is async",
     "batched": "the function gets one input at a time",

@@ -264,10 +264,12 @@ class Containers:
     ) -> Exit:
         place = self._engine.places[shell.runtime]
         spec = shell.spec.worker.container
+        gpus = await place.gpus.take(shell.spec.worker.gpus)
         try:
-            mounts = place.open(shell.name)
+            mounts = (*spec.mounts, *place.open(shell.name))
+            labels = (*spec.labels, ("shell", "yes"))
             container = await place.runtime.create(
-                evolve(spec, name=shell.name, mounts=(*spec.mounts, *mounts), labels=(*spec.labels, ("shell", "yes")))
+                evolve(spec, name=shell.name, mounts=mounts, labels=labels, gpus=gpus)
             )
             shell.container = container
             try:
@@ -277,6 +279,7 @@ class Containers:
             finally:
                 await container.kill()
         finally:
+            place.gpus.give_back(gpus)
             await asyncio.to_thread(shutil.rmtree, place.folder(shell.name), ignore_errors=True)
 
     async def _run(self, scope: Scope, emit: Emit, kept: Kept, argv: tuple[str, ...], window: Window | None) -> Exit:

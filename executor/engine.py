@@ -24,6 +24,7 @@ from .apply import Applier
 from .build import Builder
 from .bundle import Bundles
 from .dispatch import Dispatcher, Ears, Numbers, Pool, PoolSpec, call_id
+from .gpu_shares import GpuShares
 from .home import Home
 from .indexes import read_indexes
 from .inventory import remove_halves
@@ -133,7 +134,10 @@ class Engine:
         self.adopt: Callable[[socket.socket, Scope], None] = lambda sock, _scope: sock.close()
         ears = Ears(on_records=self._on_records, on_line=self._on_line, on_client=self._on_client)
         numbers = Numbers(clock)
-        self.places = {name: Place(runtime=runtime, run=home.run, code=self.code) for name, runtime in runtimes.items()}
+        gpus = GpuShares()
+        self.places = {
+            name: Place(runtime=runtime, run=home.run, code=self.code, gpus=gpus) for name, runtime in runtimes.items()
+        }
         self.dispatchers = {name: Dispatcher(place, clock, ears, numbers) for name, place in self.places.items()}
         self._channels = itertools.count(1)
         self._ephemeral = itertools.count(1)

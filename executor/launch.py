@@ -96,6 +96,7 @@ class Launcher:
             function=_start(name, function),
             env=_private(values),
             secrets=tuple(sorted({value for secret in values for value in secret.values()})),
+            gpus=function.resources.gpus,
             startup_timeout=(function.startup_timeout_ms or function.timeout_ms) / 1000,
             cwd=parts.config.workdir,
         )

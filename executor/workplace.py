@@ -13,15 +13,14 @@ from attrs import field, frozen
 
 from slipway.compiler.facts import FileEntry
 from slipway.dsl.declaration import AddPython
-from slipway.dsl.errors import InvalidError
 
 from .add_python import fetch
 from .apt import Apt, read_apt
 from .bundle import Bundles, bundle_digest
+from .gpu_shares import GpuShares
 from .images import ImageParts
 from .indexes import Indexes
 from .ports import ContainerSpec, Mount
-from .runtime import gpus
 from .steps import APT_CONFIG, BUILD_FOLDER, CACHE, CODE, FILES, OURS, PYTHON, Recipe
 from .tasks import Flights
 from .volumes import Volumes
@@ -56,6 +55,7 @@ class Workplace:
         self._bundles = bundles
         self._volumes = volumes
         self._indexes = indexes
+        self._gpus = GpuShares()
         self._pythons: Flights[tuple[str, str], Path] = Flights()
 
     async def prepare(self, what: Recipe, parts: ImageParts, *, name: str, layer: str, gpu: str | None) -> Setup:
@@ -77,7 +77,7 @@ class Workplace:
             base=parts.base,
             layers=parts.layers,
             mounts=tuple(mounts),
-            gpus=() if gpu is None else await asyncio.to_thread(wanted_gpus, gpu),
+            gpus=await self._some_gpus(gpu),
             workdir=what.cwd,
             privileged_build=True,
             as_user=what.as_user,
@@ -86,6 +86,14 @@ class Workplace:
         # Later wins: ours, the host's, the image's own.
         together = {**dict(what.env), **env, **dict(parts.config.env)}
         return Setup(spec=spec, env=tuple(together.items()), secrets=(*indexes.secrets, *apt.secrets))
+
+    async def _some_gpus(self, gpu: str | None) -> tuple[str, ...]:
+        """For a step that wants some. It is over soon, so it does not count where workers choose theirs."""
+        if gpu is None:
+            return ()
+        chosen = await self._gpus.take((gpu,))
+        self._gpus.give_back(chosen)
+        return chosen
 
     async def proxies(self) -> tuple[tuple[str, str], ...]:
         """The proxies of this host, which Docker knows as arguments of every build and keeps in no image."""
@@ -136,21 +144,3 @@ class Workplace:
             making.write_text(text)
             making.replace(path)
         return str(path)
-
-
-def wanted_gpus(wanted: str) -> tuple[str, ...]:
-    """The UUIDs of GPUs of a kind, as in `gpu="A100:2"`; "any" is every kind. Blocks.
-
-    Raises `InvalidError` where there are not so many.
-    """
-    kind, _, number = wanted.partition(":")
-    parts, count = kind.strip().rstrip("!").lower().split("-"), int(number or 1)
-    there = gpus.find()
-    fitting = [gpu.uuid for gpu in there.gpus if parts == ["any"] or all(part in gpu.name.lower() for part in parts)]
-    if len(fitting) < count:
-        have = ", ".join(gpu.name for gpu in there.gpus) or there.reason or "none"
-        raise InvalidError(
-            f"the step wants gpu={wanted!r}, and this machine has no such GPU: {have}",
-            hint="Leave gpu= out of the step, or build on a machine that has one.",
-        )
-    return tuple(fitting[:count])

@@ -19,6 +19,7 @@ from typing import Any
 from attrs import evolve, field, frozen
 
 from slipway.dsl.errors import Error
+from slipway.executor.gpu_shares import GpuShares
 from slipway.executor.pipes import Pipes
 from slipway.executor.ports import Container, ContainerSpec, Exit, Mount, Process, Runtime
 
@@ -77,6 +78,7 @@ class WorkerSpec:
     function: FunctionStart
     env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    gpus: tuple[str, ...] = ()  # as the user wishes, the first best: ("H100:2", "A100")
     startup_timeout: float = 300.0
     cwd: str | None = None
 
@@ -88,6 +90,7 @@ class Place:
     runtime: Runtime
     run: Path  # control folders, one a worker
     code: Path  # what `package.prepare` returned
+    gpus: GpuShares = field(factory=GpuShares)
 
     def folder(self, name: str) -> Path:
         """The control folder of a container."""
@@ -144,6 +147,7 @@ class Worker:
         self._listener: Listener | None = None
         self._strangers: dict[int, socket.socket] = {}  # connected, and have not said yet who they are
         self.container: Container | None = None
+        self._gpus: tuple[str, ...] = ()
         self._process: Process | None = None
         self._link: Wire | None = None
         self._control: Wire | None = None
@@ -156,6 +160,7 @@ class Worker:
     async def start(self) -> None:
         spec, place = self._spec, self._place
         prepared = await place.runtime.prepare(spec.container)
+        self._gpus = await place.gpus.take(spec.gpus)
         mounts = place.open(self.name)
         # In the container anybody may come, whoever the image's user is, and show the token.
         self._listener = Listener(self._folder / "engine.sock", self._accept, mode=0o666)
@@ -164,6 +169,7 @@ class Worker:
             name=self.name,
             mounts=(*spec.container.mounts, *mounts),
             env=(*spec.container.env, (TOKEN_VARIABLE, self._token)),
+            gpus=self._gpus,
             single=True,
         )
         self.container = await place.runtime.create(container)
@@ -357,6 +363,8 @@ class Worker:
                 await self.container.kill()
         finally:
             self._pipes.finish()
+            self._place.gpus.give_back(self._gpus)
+            self._gpus = ()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

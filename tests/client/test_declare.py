@@ -487,7 +487,6 @@ def d(): ...
         ("function a", "schedule= is not in effect yet", ""),
         ("function a", "region= has no effect here", "on a, b, d"),
         ("function b", "retries= is not in effect yet", ""),
-        ("function b", "gpu= is not in effect yet", ""),
         ("function c", "@slipway.concurrent is not in effect yet", ""),
         ("function d", "a web endpoint is not in effect yet", ""),
         ("image image-2", "cpu= of from_registry has no effect here", ""),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from small_engine import SmallEngine, our_code, pool_spec
 
 from slipway.compiler.nodes import FunctionSpec
@@ -18,6 +19,7 @@ from slipway.dsl.declaration import Autoscaling, Concurrency, Resources
 from slipway.executor.dispatch import Counts, limits_of
 from slipway.executor.placement import PoolLimits
 from slipway.executor.ports import ContainerSpec, Prepared
+from slipway.executor.runtime import gpus
 from slipway.executor.worker import failure, payload
 from slipway.executor.worker.frames import Flag, Frame, Kind, Outcome
 from slipway.executor.worker.host import MOST_STRANGERS
@@ -334,3 +336,24 @@ def test_a_fault_of_ours_in_a_start_fails_the_calls_and_starts_no_workers_withou
 
     run(main)
     assert "nobody foresaw this" in caplog.text
+
+
+def test_workers_get_gpus_by_model_and_give_them_back(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = gpus.Found(gpus=(gpus.Gpu(uuid="GPU-1", name="Tesla T4", memory_mib=16384),))
+    monkeypatch.setattr(gpus, "find", lambda: there)
+
+    async def main(bench: Bench) -> None:
+        spec = pool_spec(bench.root, "add", PoolLimits(max_workers=1, give_up_after=1))
+        for wanted, outcome in (("T4", Outcome.RETURNED), ("H100", Outcome.LOST), ("T4", Outcome.RETURNED)):
+            pool = bench.dispatcher.open_pool(evolve(spec, key=wanted, worker=evolve(spec.worker, gpus=(wanted,))))
+            bench.answers.clear()
+            call = Frame(Kind.CALL, 1, payload.dump(((1,), {})).bytes())
+            bench.dispatcher.submit(pool, call, NO_FD, bench.send)
+            answer = await bench.answer(1)
+            assert answer.outcome == outcome
+            await bench.dispatcher.close_pool(wanted, "over")
+            if outcome == Outcome.LOST:
+                assert b"gpu=H100 is wanted, and this machine has no such GPUs: Tesla T4" in bytes(answer.payload)
+
+    engine = run(main)
+    assert [container.spec.gpus for container in engine.runtime.containers] == [("GPU-1",), ("GPU-1",)]

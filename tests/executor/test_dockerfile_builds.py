@@ -32,7 +32,6 @@ from slipway.executor.indexes import CERTIFICATES, Indexes
 from slipway.executor.ports import DockerfileBuild, Mount, Output
 from slipway.executor.runtime import gpus
 from slipway.executor.steps import Recipe
-from slipway.executor.workplace import wanted_gpus
 
 KEYS = SecretDecl(slot="dict:REGISTRY#0", keys=("REGISTRY_PASSWORD", "REGISTRY_USERNAME"))
 VALUES = {KEYS.slot: {"REGISTRY_USERNAME": "me", "REGISTRY_PASSWORD": "pass word"}}
@@ -209,9 +208,6 @@ def test_a_gpu_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.Mon
         gpus.Gpu(uuid=f"GPU-{n}", name=name, memory_mib=1) for n, name in enumerate(("NVIDIA H200", "Tesla T4"))
     )
     monkeypatch.setattr(gpus, "find", lambda: gpus.Found(gpus=there))
-    assert wanted_gpus("any") == ("GPU-0",)
-    assert wanted_gpus("t4") == ("GPU-1",)
-    assert wanted_gpus("any:2") == ("GPU-0", "GPU-1")
     runtime = FakeRuntime()
 
     async def main() -> None:
@@ -222,7 +218,7 @@ def test_a_gpu_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.Mon
             assert runtime.created[-1].gpus == ("GPU-0",)
             applied = await assembly.apply(app((evolve(step, options=StepOptions(gpu="H200:2")),)))
             (failure,) = applied.failures
-            assert "run_commands train: the step wants gpu='H200:2'" in failure.message
+            assert "gpu=H200:2 is wanted, and this machine has no such GPUs: NVIDIA H200, Tesla T4" in failure.message
             assert "NVIDIA H200, Tesla T4" in failure.message and "gpu=" in failure.hint
 
     asyncio.run(main())

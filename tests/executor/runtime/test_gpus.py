@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from slipway.executor.runtime import gpus
 from slipway.executor.runtime.gpus import Found, Gpu
@@ -51,3 +56,36 @@ def test_a_container_gets_the_files_of_its_gpus_only(tmp_path: Path) -> None:
     everything = (*common, str(dev / "nvidia0"), str(dev / "nvidia1"), *caps)
     assert gpus.device_files(("MIG-x",), dev=dev, proc=proc) == everything
     assert gpus.device_files((), dev=dev, proc=proc) == ()
+
+
+NVML = """
+#include <string.h>
+typedef struct { unsigned long long total, free, used; } memory_t;
+static int device[2];
+int nvmlInitWithFlags(unsigned flags) { return 0; }
+int nvmlInit_v2(void) { return 0; }
+int nvmlDeviceGetCount_v2(unsigned *count) { *count = 2; return 0; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) { *handle = &device[index]; return index > 1; }
+int nvmlDeviceGetMemoryInfo(void *handle, memory_t *memory) { memory->total = 16ull << 30; return 0; }
+int nvmlDeviceGetUUID(void *handle, char *uuid, unsigned length) {
+    strncpy(uuid, handle == &device[0] ? "GPU-first" : "GPU-second", length); return 0;
+}
+int nvmlDeviceGetName(void *handle, char *name, unsigned length) {
+    strncpy(name, handle == &device[0] ? "Tesla T4" : "NVIDIA L40S", length); return 0;
+}
+const char *nvmlErrorString(int result) { return "a fake knows no errors"; }
+"""
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler to make a fake libnvidia-ml.so with")
+def test_what_the_driver_s_library_says_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nvml.c").write_text(NVML)
+    library = tmp_path / "libnvidia-ml.so.1"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "nvml.c"], check=True)
+    monkeypatch.setenv("LD_LIBRARY_PATH", f"{tmp_path}:{os.environ.get('LD_LIBRARY_PATH', '')}")
+    found = gpus.find()
+    assert found.reason == ""
+    assert found.gpus == (
+        Gpu(uuid="GPU-first", name="Tesla T4", memory_mib=16384),
+        Gpu(uuid="GPU-second", name="NVIDIA L40S", memory_mib=16384),
+    )
