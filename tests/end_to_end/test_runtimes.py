@@ -58,7 +58,7 @@ def test_an_app_moves_from_one_runtime_to_the_other(mover: Machine) -> None:
     assert mover.run("call", "mover.where").out == "docker\n"
     status = mover.run("status").out
     assert "runtime native: ready" in status and "runtime docker: ready" in status
-    assert "app mover, deployed on docker: 1 workers" in status
+    assert "app mover, deployed on docker: 1 worker," in status
     again = mover.run("plan", "app.py").out
     assert "runtime docker: as deployed" in again and "Nothing to do" in again
     back = mover.run("apply", "app.py", "--yes", SLIPWAY_RUNTIME="native").out
