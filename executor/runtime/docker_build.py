@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+from slipway.compiler.dockerfile import FROM, parse
 from slipway.dsl.errors import ImageBuildError
 from slipway.executor.ports import DockerfileBuild, Output
 
@@ -31,7 +32,7 @@ async def build_dockerfile(
         return there.output
     onto = await store.top(build.onto) if build.onto is not None else None
     text = f"FROM {onto.id}\n{build.text}" if onto is not None else build.text
-    labels = labels_of_layer(store.home, layer, below=onto.id if onto is not None else "")
+    labels = labels_of_layer(store.home, layer, below=onto.id if onto is not None else _stands_on(build.text))
     # The builder's own way to set labels makes a step of each.
     text += "\n\nLABEL " + " ".join(f'{name}="{value}"' for name, value in labels.items()) + "\n"
     files = await asyncio.to_thread(merged, (build.context,))
@@ -61,6 +62,22 @@ async def build_dockerfile(
         raise telling.failure()
     await store.name(telling.image, store.tag(layer))
     return (await store.get(telling.image)).output
+
+
+def _stands_on(text: str) -> str:
+    """The id of the image that the last stage stands on; "" where that is known by a name.
+
+    >>> _stands_on("FROM sha256:12 AS a\\nRUN x\\nFROM y@sha256:34\\nFROM A"), _stands_on("FROM y@sha256:34")
+    ('sha256:12', '')
+    """
+    below = ""
+    stages: dict[str, str] = {}
+    for instruction in parse(text).instructions:
+        if instruction.name == "FROM" and (found := FROM.fullmatch(instruction.rest)):
+            below = stages.get(found[1].lower(), found[1])
+            if found[2]:
+                stages[found[2].lower()] = below
+    return below if below.startswith("sha256:") else ""
 
 
 class _Telling:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from slipway.dsl.errors import InternalError, InvalidError, NotFoundError
 from slipway.executor.ports import ContainerSpec, Stored
@@ -44,9 +44,10 @@ class Listed:
 
     id: str
     below: str
+    parent: str  # what the engine made it from: of a Dockerfile's image that is what the line before gave
     size: int
     tags: tuple[str, ...]
-    stays: bool  # it has a name, so it stays whatever is made from it goes
+    stays: bool  # it has a name, or is not ours: so it stays whatever is made from it goes
     labels: Mapping[str, str] = field(repr=False)
 
 
@@ -162,12 +163,22 @@ class Store:
             for image in images.values():
                 if image.below == found.id and image.labels.get(LABEL_TREES):
                     for name in image.tags:
-                        await self._untag(name)
-        await self._untag(tag)
+                        await self._untag(name, image, images)
+        await self._untag(tag, found, images)
 
-    async def _untag(self, tag: str) -> None:
+    async def _untag(self, tag: str, image: Listed, images: Mapping[str, Listed]) -> None:
         with suppress(Absent):
-            await self._connection.run(partial(_remove, image=f"{self.repository}:{tag}"), long=True)
+            await self._drop(f"{self.repository}:{tag}", image, images)
+
+    async def _drop(self, name: str, image: Listed, images: Mapping[str, Listed]) -> None:
+        """Take away one name of an image, or the image by its id, then what only it stood on.
+
+        The engine would do the second by itself, and take an image that is not ours as well where that has no name.
+        """
+        await self._connection.run(partial(_remove, image=name), long=True)
+        with suppress(Absent, Conflict):  # the first that something else needs is the last to be looked at
+            for below in _made_for(image, images):
+                await self._connection.run(partial(_remove, image=below), long=True)
 
     async def _refuse_in_use(self, ident: str, image: Listed, images: Mapping[str, Listed]) -> None:
         ours = {"label": [f"{LABEL_HOME}={self.home}"]}
@@ -179,15 +190,20 @@ class Store:
     async def sweep(self) -> None:
         """Remove images that were being made or removed when an engine of this home ended: they have no name."""
         halves = {"label": [f"{LABEL_HOME}={self.home}"], "dangling": ["true"]}
-        for half in await self._connection.run(lambda client: client.images(filters=halves)):
+        found = await self._connection.run(lambda client: client.images(filters=halves))
+        images = {image.id: image for image in await self._all()} if found else {}
+        for half in found:
             # One may have gone with another; and somebody may use it, who is not us.
             with suppress(Absent, Conflict):
-                await self._connection.run(partial(_remove, image=half["Id"]), long=True)
+                await self._drop(half["Id"], self._listed(half), images)
 
     async def _all(self, *, only_ours: bool = False) -> tuple[Listed, ...]:
         filters = {"label": [f"{LABEL_HOME}={self.home}"]} if only_ours else None
         found = await self._connection.run(lambda client: client.images(all=not only_ours, filters=filters))
-        return tuple(self._listed(image) for image in found)
+        listed = tuple(self._listed(image) for image in found)
+        ours = {image.id for image in listed if image.labels.get(LABEL_HOME) == self.home}
+        bases = {image.labels.get(LABEL_BELOW) for image in listed if image.id in ours} - ours
+        return tuple(evolve(image, stays=image.stays or image.id in bases) for image in listed)
 
     def _listed(self, image: Mapping[str, Any]) -> Listed:
         names = [str(name) for name in image.get("RepoTags") or () if name != "<none>:<none>"]
@@ -198,6 +214,7 @@ class Store:
         return Listed(
             id=str(image["Id"]),
             below=(labels.get(LABEL_BELOW) if ours else "") or str(image.get("ParentId") or ""),
+            parent=str(image.get("ParentId") or ""),
             size=int(image["Size"]),
             tags=ours,
             stays=bool(names or digests),
@@ -206,7 +223,7 @@ class Store:
 
 
 def _remove(client: Any, image: str) -> None:
-    client.remove_image(image)
+    client.remove_image(image, noprune=True)
 
 
 def labelled(image: Image, container: Mapping[str, str], own: Mapping[str, str]) -> dict[str, Any]:
@@ -251,6 +268,14 @@ def _chain(image: str, images: Mapping[str, Listed]) -> Iterable[str]:
         seen.add(image)
         yield image
         image = images[image].below if image in images else ""
+
+
+def _made_for(image: Listed, images: Mapping[str, Listed]) -> Iterator[str]:
+    """What is below an image down to the first that stays."""
+    below = images.get(image.parent)
+    while below is not None and not below.stays:
+        yield below.id
+        below = images.get(below.parent)
 
 
 def _kept_below(image: Listed, images: Mapping[str, Listed]) -> int:

@@ -274,6 +274,42 @@ def test_what_a_crash_left_half_made_is_swept_away_and_nothing_else(rig: Rig) ->
     play(scenario)
 
 
+@pytest.mark.parametrize("way", ["commit", "dockerfile", "sweep"])
+def test_what_is_not_ours_stays_below_a_layer_that_goes_though_it_has_no_name(
+    rig: Rig, tmp_path: Path, way: str
+) -> None:
+    """A user's image loses its name when the next one is built; its `from_registry` may name it by its id, too."""
+
+    async def scenario() -> None:
+        container = rig.keeper(rig.engine.base_image)
+        its = {"slipway.home": "", "slipway.name": ""}
+        foreign = rig.client.commit(container, conf={"Labels": its})["Id"]
+        rig.client.remove_container(container, force=True)
+        try:
+            before = {image["Id"] for image in rig.client.images(all=True)}
+            if way == "dockerfile":
+                text = f"FROM {foreign} AS a\nRUN echo 1 >/opt/a\nRUN echo {tmp_path} >/opt/b\nFROM a\nENV A=1"
+                await rig.build_dockerfile(DockerfileBuild(text=text, context=str(tmp_path)), layer("a"), quiet)
+            else:
+                await rig.built(foreign, layer("a"), "echo 1 >/opt/a")
+            await rig.built(rig.store.reference(layer("a")), layer("b"), "echo 1 >/opt/b")
+            if way == "sweep":
+                for name in "ab":  # what is left where an engine of ours was killed while it removed them
+                    rig.client.tag(rig.store.reference(layer(name)), "slipway-test-other", name)
+                    rig.client.remove_image(rig.store.reference(layer(name)), noprune=True)
+                    rig.client.remove_image(f"slipway-test-other:{name}", noprune=True)
+                await rig.store.sweep()
+            else:
+                await rig.store.remove(layer("a"))
+                await rig.store.remove(layer("b"))
+            assert {image["Id"] for image in rig.client.images(all=True)} - before == set()
+            assert rig.client.inspect_image(foreign)
+        finally:
+            rig.client.remove_image(foreign)
+
+    play(scenario)
+
+
 # --- Dockerfiles ------------------------------------------------------------------------------------------
 
 
