@@ -1,7 +1,7 @@
 """A raised exception as bytes, and back: its type, message, arguments, notes and causes, and where it was raised.
 
-The payload is the length of a one-line summary, the summary as UTF-8 (all that the engine looks at), and a pickle for
-the caller: the exceptions of the chain, each pickled by itself, and the traceback as text.
+The payload is the lengths of a one-line summary and of the traceback, the two as UTF-8 (all that the engine looks at),
+and a pickle for the caller: the exceptions of the chain, each pickled by itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from . import payload
 if TYPE_CHECKING:
     from types import TracebackType
 
-_LENGTH = struct.Struct("<I")
+_LENGTHS = struct.Struct("<II")
 MAX_TEXT = 2 * 1024 * 1024
 MAX_CHAIN = 20
 REMADE = "slipway:remade"  # marks (type, args, state) of an exception that is made without calling its __init__
@@ -82,12 +82,12 @@ def pack(error: BaseException, *, keep_own_frames: bool = False) -> bytes:
     body = {
         "type": f"{type(error).__module__}.{type(error).__qualname__}",
         "summary": describe(error)[:MAX_TEXT],
-        "traceback": text[-MAX_TEXT:],
         "chain": pickled,
         "links": links[: max(len(pickled) - 1, 0)],
         "problem": problem,
     }
-    return _LENGTH.pack(len(summary)) + summary + pickle.dumps(body, 5)
+    trace_text = text[-MAX_TEXT:].encode(errors="replace")
+    return _LENGTHS.pack(len(summary), len(trace_text)) + summary + trace_text + pickle.dumps(body, 5)
 
 
 def _chain(error: BaseException) -> tuple[list[BaseException], list[str]]:
@@ -131,8 +131,20 @@ def _remake(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, A
 
 def summary(data: bytes) -> str:
     """The one line that says what was raised, read without unpickling anything."""
-    (length,) = _LENGTH.unpack_from(data)
-    return data[_LENGTH.size : _LENGTH.size + length].decode(errors="replace")
+    return _texts(data)[0]
+
+
+def trace(data: bytes) -> str:
+    """The traceback, read without unpickling anything."""
+    return _texts(data)[1]
+
+
+def _texts(data: bytes | memoryview) -> tuple[str, str, int]:
+    """The two texts, and where the pickle begins."""
+    first, second = _LENGTHS.unpack_from(data)
+    middle = _LENGTHS.size + first
+    end = middle + second
+    return str(data[_LENGTHS.size : middle], "utf-8", "replace"), str(data[middle:end], "utf-8", "replace"), end
 
 
 # --- in the caller's program --------------------------------------------------------------------------
@@ -141,9 +153,9 @@ def summary(data: bytes) -> str:
 def unpack(data: bytes | memoryview) -> BaseException:
     """The exception to raise: the user's own where it can be made here, with the remote traceback at its root."""
     view = memoryview(data)
-    (length,) = _LENGTH.unpack_from(view)
-    body = pickle.loads(view[_LENGTH.size + length :])  # noqa: S301 - from a worker that runs the user's own code
-    remote = RemoteTraceback(body["traceback"])
+    _, trace_text, start = _texts(view)
+    body = pickle.loads(view[start:])  # noqa: S301 - from a worker that runs the user's own code
+    remote = RemoteTraceback(trace_text)
     if body["problem"]:
         error: BaseException = SerializationError(
             f"the function raised an exception that can't be pickled: {body['summary']} ({body['problem']})",

@@ -119,12 +119,14 @@ class Hooks:
 
 
 class StartFailed(Exception):
-    """The worker did not get ready. `payload` is the pickled exception of the user's module where that raised."""
+    """The worker did not get ready. Where the user's module raised, `payload` is its pickled exception, and `trace` the
+    traceback as text."""
 
-    def __init__(self, reason: str, payload: bytes | None = None) -> None:
+    def __init__(self, reason: str, payload: bytes | None = None, trace: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
         self.payload = payload
+        self.trace = trace
 
 
 class Worker:
@@ -263,7 +265,8 @@ class Worker:
         elif kind == Kind.FAILED and not self._started.done():
             self._pipes.drain()
             data = bytes(frame.payload)
-            self._started.set_exception(StartFailed(self._splitters[0].mask(failure.summary(data)), data))
+            mask = self._splitters[0].mask
+            self._started.set_exception(StartFailed(mask(failure.summary(data)), data, mask(failure.trace(data))))
 
     def _settle(self) -> None:
         """The worker takes inputs, and orders about them: its two connections may arrive in any order."""

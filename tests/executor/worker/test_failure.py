@@ -110,6 +110,11 @@ def test_the_summary_is_read_without_unpickling() -> None:
     assert "its __str__ raised RuntimeError" in failure.summary(failure.pack(Unfriendly()))
 
 
+def test_the_traceback_is_read_without_unpickling() -> None:
+    said = failure.trace(failure.pack(raised(ValueError("bäd"))))
+    assert said.startswith("Traceback") and "raise error" in said and said.endswith("ValueError: bäd\n")
+
+
 def test_a_chain_that_bites_its_tail_ends() -> None:
     one, two = ValueError("one"), ValueError("two")
     one.__context__, two.__context__ = two, one
