@@ -39,7 +39,8 @@ def list_apps(as_json: bool) -> None:
     elif not apps:
         say("Nothing is deployed. To begin: slipway plan app.py")
     else:
-        show(table(("APP", "SERIAL", "RUNTIME", "FUNCTIONS", "SINCE"), [_row(entry) for entry in apps]))
+        lines = table(("APP", "SERIAL", "RUNTIME", "FUNCTIONS", "SINCE"), [_row(entry) for entry in apps])
+        show([*lines, *((line,) for entry in apps for line in trouble_lines(entry))])
 
 
 def _row(entry: dict[str, Any]) -> tuple[str, ...]:
@@ -49,6 +50,15 @@ def _row(entry: dict[str, Any]) -> tuple[str, ...]:
     state = entry.get("state", "")
     serves = state if state.startswith("broken") else str(number)
     return (entry["app"], str(entry["serial"]), entry.get("runtime", ""), serves, since)
+
+
+def trouble_lines(entry: dict[str, Any]) -> list[str]:
+    """The functions of an app that should always have workers and whose last one could not be started."""
+    return [
+        line
+        for function, reason in entry.get("troubles", {}).items()
+        for line in f"{entry['app']}.{function}: its last worker could not be started: {reason}".splitlines()
+    ]
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[Line]:

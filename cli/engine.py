@@ -10,6 +10,7 @@ import click
 
 from slipway.dsl.errors import Error, RuntimeUnavailable
 
+from .app import trouble_lines
 from .output import count, duration, say, show
 from .source import json_option
 
@@ -101,5 +102,6 @@ def _status_lines(home: str, reply: dict[str, Any]) -> list[str]:
         calls = [f"{entry.get(what, 0)} {what}" for what in ("running", "queued")]
         counts = [count(entry.get("workers", 0), "worker"), *calls]
         lines.append(f"app {entry['app']}, {entry.get('state', 'deployed')}{where}: {', '.join(counts)}")
+        lines += [f"  {line}" for line in trouble_lines(entry)]
     lines.append(f"busy: {reply['busy']}" if reply.get("busy") else "idle")
     return lines

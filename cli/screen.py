@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
+# What is done to a node of a kind, and what was; anything else is built.
+WORDS = {"base": ("pulling   ", "pulled    "), "function": ("starting  ", "started   ")}
+
+
 class Doing:
     """One thing under way: a layer that is built, a map that runs. `bar` is the number of its bar on screen."""
 
@@ -138,11 +142,11 @@ class Screen:
     def _on_node(self, event: dict[str, Any]) -> None:
         address, state = event["address"], event["state"]
         title = event.get("title") or address
-        pulled = event.get("kind") == "base"
+        now, then = WORDS.get(event.get("kind", ""), ("building  ", "built     "))
         if state == "running":
             self.begin(address, title)
             if not self._has_bars:
-                self.tell((("pulling   " if pulled else "building  ", "dim"), title))
+                self.tell(((now, "dim"), title))
             return
         taken_ms = self.end(address)
         if state == "failed":
@@ -151,5 +155,5 @@ class Screen:
         elif state == "skipped":
             self.line((("skipped   ", "warning"), title))
         elif taken_ms is not None:
-            word = "pulled    " if pulled else "built     " if event.get("executed", True) else "reused    "
+            word = then if event.get("executed", True) else "reused    "
             self.tell(((word, "add"), f"{title}  ", (duration(event.get("ms", taken_ms)), "dim")))

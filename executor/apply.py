@@ -40,12 +40,19 @@ def _nobody(_event: dict[str, Any]) -> None: ...
 
 @frozen(kw_only=True)
 class Failure:
-    """Why a node failed; `log` is the end of a build step's log."""
+    """Why a node failed; `log` is the end of a build step's log, or the traceback of what a worker imported."""
 
     address: str
     message: str
     hint: str = ""
     log: str = ""
+
+
+StartWorkers = Callable[[OnEvent], Awaitable[tuple[Failure, ...]]]
+
+
+async def _no_workers(_on_event: OnEvent) -> tuple[Failure, ...]:
+    return ()
 
 
 @frozen(kw_only=True)
@@ -100,8 +107,10 @@ class Applier:
         plan: Plan,
         *,
         on_event: OnEvent = _nobody,
+        start_workers: StartWorkers = _no_workers,
     ) -> Applied:
-        """Carry out a plan; what is in force changes in one transaction at the end, if everything is there.
+        """Carry out a plan; what is in force changes in one transaction at the end, if everything is there and
+        `start_workers` has told of no failure.
 
         Nodes that fail are in the result; raises `StalePlanError` and does nothing where the plan is out of date.
         """
@@ -117,6 +126,9 @@ class Applier:
         changed = tuple(change.address for change in changes if change.address not in kept)
         if not changed and deployment is not None:
             return realised
+        failures = await start_workers(on_event)
+        if failures:
+            return evolve(realised, failed=tuple(failure.address for failure in failures), failures=failures)
         point("before-flip")
         new = Deployment(
             app=graph.app,
@@ -367,12 +379,17 @@ class _Realising:
         self._start(self._solver.failed(address))
 
     def _tell(self, node: Node, state: str, **more: object) -> None:
-        title = node_title(node) if isinstance(node.spec, BaseSpec | LayerSpec) else ""
-        event = {"event": "node", "address": node.address, "kind": node.spec.KIND, "state": state, "title": title}
-        self._parts.on_event(event | more)
+        self._parts.on_event(node_event(node, state, **more))
 
     def _line_of(self, node: Node) -> Callable[[str], None]:
         return lambda text: self._parts.on_event({"event": "log", "address": node.address, "text": text})
+
+
+def node_event(node: Node, state: str, **more: object) -> dict[str, Any]:
+    """What is told of a node on its way."""
+    title = node_title(node) if isinstance(node.spec, BaseSpec | LayerSpec) else ""
+    event = {"event": "node", "address": node.address, "kind": node.spec.KIND, "state": state, "title": title}
+    return event | more
 
 
 def in_words(error: OSError) -> Error:

@@ -128,6 +128,8 @@ class Pool:
         "spec",
         "tasks",
         "timer",
+        "tried",
+        "trouble",
         "workers",
     )
 
@@ -140,11 +142,18 @@ class Pool:
         self.reasons: dict[int, str] = {}  # why those that were told to end end
         self.tasks: dict[int, asyncio.Task[str]] = {}
         self.failures: dict[int, StartFailed] = {}
+        self.tried: asyncio.Future[StartFailed | None] = asyncio.get_running_loop().create_future()  # the first start
+        self.trouble: StartFailed | None = None  # what became of the last start
         self.sequence = 0
         self.armed = inf
         self.timer: asyncio.TimerHandle | None = None
         self.done = 0
         self.failed = 0
+
+    def note_start(self, failure: StartFailed | None) -> None:
+        self.trouble = failure
+        if not self.tried.done():
+            self.tried.set_result(failure)
 
     def counts(self) -> Counts:
         placement = self.placement
@@ -429,6 +438,7 @@ class Dispatcher:
         worker = await start_worker(name, pool.spec.worker, self._place, hooks)
         try:
             pool.workers[number] = worker
+            pool.note_start(None)
             self._act(pool, pool.placement.ready(number, self._time()))
             return await worker.wait_ended()
         finally:
@@ -444,6 +454,8 @@ class Dispatcher:
             # A bug of ours: said, and the pool goes on.
             log.error("worker %s: %r", task.get_name(), error, exc_info=error)
             error = StartFailed(f"the engine failed: {error!r}; its log has the traceback")
+        if not started:
+            pool.note_start(error or StartFailed(given or "the worker was not needed any more"))
         now = self._time()
         if error is not None and not started:
             pool.failures[number] = error

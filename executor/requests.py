@@ -32,6 +32,7 @@ from .gc import Collector, freeing_reply, offer_reply
 from .launch import LiveApp
 from .logbook import LogLine
 from .ports import Deployment, Runtime
+from .warmup import warm_up
 
 # What an app is and how it is wanted, for a plan or to run it at once.
 WHAT: dict[str, type] = {
@@ -178,8 +179,9 @@ class Requests:
     async def apply(self, _scope: Scope, params: dict[str, Any], emit: Emit) -> dict[str, Any]:
         plan = await self._wanted_plan(params)
         lock = self._locks.setdefault(plan.graph.app, asyncio.Lock())
-        async with lock, self._engine.uses.hold(plan.graph):
-            applied = await self._applier(plan.graph.runtime).apply(plan, on_event=emit)
+        applier = self._applier(plan.graph.runtime)
+        async with lock, self._engine.uses.hold(plan.graph), warm_up(self._engine, plan.graph) as start_workers:
+            applied = await applier.apply(plan, on_event=emit, start_workers=start_workers)
             if applied.whole:
                 await self._put_in_force(plan.graph.app)
         return {
@@ -296,8 +298,9 @@ class Requests:
         return {"apps": apps}
 
     def _app(self, live: LiveApp) -> dict[str, Any]:
-        dispatcher = self._engine.dispatchers[live.runtime]
-        pools = [dispatcher.pools[spec.key].counts() for spec in live.pools.values() if spec.key in dispatcher.pools]
+        there = self._engine.dispatchers[live.runtime].pools
+        served = [there[spec.key] for spec in live.pools.values() if spec.key in there]
+        pools = [pool.counts() for pool in served]
         return {
             "app": live.name,
             "id": live.id,
@@ -310,6 +313,11 @@ class Requests:
             "queued": sum(counts.queued for counts in pools),
             "done": sum(counts.done for counts in pools),
             "failed": sum(counts.failed for counts in pools),
+            "troubles": {
+                pool.spec.function: pool.trouble.reason
+                for pool in served
+                if pool.trouble is not None and pool.spec.limits.min_workers
+            },
         }
 
     async def logs(self, _scope: Scope, params: dict[str, Any], _emit: Emit) -> dict[str, Any]:

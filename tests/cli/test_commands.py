@@ -26,6 +26,8 @@ def test_app_list(engine: FakeEngine, slipway: Slipway) -> None:
     head, row = slipway("app", "list").out.splitlines()
     assert head.split() == ["APP", "SERIAL", "RUNTIME", "FUNCTIONS", "SINCE"]
     assert row.split()[:4] == ["search", "3", "native", "2"]
+    engine.replies["app.list"] = lambda _: {"apps": [entry | {"troubles": {"a": "it died"}}]}
+    assert slipway("app", "list").out.splitlines()[2:] == ["search.a: its last worker could not be started: it died"]
 
 
 def test_app_logs(engine: FakeEngine, slipway: Slipway) -> None:

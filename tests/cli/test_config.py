@@ -66,7 +66,10 @@ def test_the_status_tells_of_a_runtime_in_trouble(slipway: Slipway, engine: Fake
         "version": "0.1.0",
         "runtimes": [{"name": "native", "trouble": ""}, {"name": "docker", "trouble": "no engine answers at x"}],
         "settings": "config.toml:1: rutime: there is no such setting",
-        "apps": [{"app": "a", "runtime": "native"}, {"app": "b", "runtime": "docker", "workers": 2}],
+        "apps": [
+            {"app": "a", "runtime": "native"},
+            {"app": "b", "runtime": "docker", "workers": 2, "troubles": {"f": "it\n  died"}},
+        ],
     }
     lines = slipway("status").out.splitlines()
     assert lines[2:] == [
@@ -75,6 +78,8 @@ def test_the_status_tells_of_a_runtime_in_trouble(slipway: Slipway, engine: Fake
         "settings of before, since those of now are wrong: config.toml:1: rutime: there is no such setting",
         "app a, deployed on native: 0 workers, 0 running, 0 queued",
         "app b, deployed on docker, which is in trouble: 2 workers, 0 running, 0 queued",
+        "  b.f: its last worker could not be started: it",
+        "    died",
         "idle",
     ]
 

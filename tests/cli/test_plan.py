@@ -168,6 +168,10 @@ def test_what_is_built_is_told_line_by_line(engine: FakeEngine, slipway: Slipway
     ]
     out = slipway("apply", "app.py", "--yes").out
     assert "building  pip_install scikit-learn\nbuilt     pip_install scikit-learn  14 s\nDone" in out
+    function = {"event": "node", "address": "function f", "kind": "function", "title": ""}
+    engine.events["apply"] = [function | {"state": "running"}, function | {"state": "done", "ms": 2_200}]
+    out = slipway("apply", "app.py", "--yes").out
+    assert "starting  function f\nstarted   function f  2.2 s\n" in out
 
 
 def test_a_failed_apply_says_what_and_ends_with_1(engine: FakeEngine, slipway: Slipway) -> None:

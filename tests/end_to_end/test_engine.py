@@ -135,6 +135,32 @@ def test_a_deployed_app_is_there_again_after_kill_9(machine: Machine) -> None:
     assert "6" in machine.run("call", "deep.inner", "[3]").out
 
 
+STAYING = """
+import os
+
+import slipway
+
+app = slipway.App("staying")
+
+
+@app.function(min_containers=1)
+def index() -> str:
+    return "it works"
+"""
+
+
+def test_a_deployment_whose_workers_cannot_start_is_refused(machine: Machine) -> None:
+    machine.write("app.py", STAYING)
+    assert "started   function index" in machine.run("apply", "app.py", "--yes").out
+    machine.write("app.py", STAYING + "\nif not slipway.is_local():\n    print('going down')\n    os._exit(3)\n")
+    ran = machine.run("apply", "app.py", "--yes", code=1)
+    assert "Failed: function index" in ran.out and "what is in force stays as it was" in ran.out
+    assert "exited with code 3 before it was ready; the last it printed:\n  going down" in ran.err
+    assert "it works" in machine.run("call", "staying.index", "[]").out
+    (app,) = json.loads(machine.run("status", "--json").out)["apps"]
+    assert (app["serial"], app["workers"], app["troubles"]) == (1, 1, {})
+
+
 def test_destroy_spares_volumes_unless_named(machine: Machine) -> None:
     machine.write(
         "app.py",
