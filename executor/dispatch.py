@@ -455,7 +455,7 @@ class Dispatcher:
             log.error("worker %s: %r", task.get_name(), error, exc_info=error)
             error = StartFailed(f"the engine failed: {error!r}; its log has the traceback")
         if not started:
-            pool.note_start(error or StartFailed(given or "the worker was not needed any more"))
+            pool.note_start(error or StartFailed(given or "its start was given up"))
         now = self._time()
         if error is not None and not started:
             pool.failures[number] = error
