@@ -72,15 +72,32 @@ def find_context(lines: Lines, folder: Path, ignore: Ignore | None, *, elsewhere
         there = finding.add(pattern)
         matches = PatternSet((pattern,)).matches
         if not there and pattern != "." and not any(matches(name.lstrip("/")) for name in elsewhere):
-            left_out = f"{folder / pattern} is ignored" if os.path.lexists(folder / pattern) else ""
-            hint = "Look at ignore= and at .dockerignore." if left_out else f"Paths start at the context, {folder}."
+            left_out, hint = "", f"Paths start at the context, {folder}."
+            if finding.leaves(pattern):
+                left_out, hint = f"{folder / pattern} leads out of it by a link", "Give a context_dir= that has both."
+            elif os.path.lexists(folder / pattern):
+                left_out, hint = f"{folder / pattern} is ignored", "Look at ignore= and at .dockerignore."
             summary = f"nothing in the context is called {pattern}"
             faults.append(lines.fault(line, summary, left_out, hint))
     if not finding.files:
         return Context(faults=tuple(faults))
     only = tuple(sorted(finding.files))
+    odd = next((path for path in only if not _is_utf8(path)), None)
+    if odd is not None:
+        raise InvalidError(
+            f"{lines.origin}: the name of {os.fsencode(folder / odd)!r} is not UTF-8, so it can't be part of a plan",
+            hint="Rename it, or leave it out with ignore= or .dockerignore.",
+        )
     source = LocalSource(local=str(folder), remote="/", is_dir=True, only=only, origin=lines.origin)
     return Context(source=source, faults=tuple(faults))
+
+
+def _is_utf8(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _leaving_out(lines: Lines, folder: Path, ignore: Ignore | None) -> Callable[[str], bool]:
@@ -126,7 +143,7 @@ class _Finding:
         """Take what a pattern matches; False where that is nothing."""
         before = len(self.files)
         found = list(self._found(pattern))
-        taken = [path for path in found if not self.leave_out(path) and not self._leaves(path)]
+        taken = [path for path in found if self._wants(path)]
         self.files.update(taken)
         for path in taken:
             self._follow(path)
@@ -142,6 +159,8 @@ class _Finding:
         while plain < len(parts) and not GLOB.search(parts[plain]):
             plain += 1
         start = "/".join(parts[:plain])
+        if self.leaves(start):
+            return
         if plain == len(parts) and not self._is_folder(start):
             if os.path.lexists(f"{self.top}/{start}"):
                 yield start
@@ -166,10 +185,11 @@ class _Finding:
             elif entry.is_file(follow_symlinks=False) or entry.is_symlink():
                 yield path
 
-    def _leaves(self, path: str) -> bool:
-        """Whether it is a link that leads out of the context, to where no build could follow."""
-        if not Path(self.top, path).is_symlink():
-            return False
+    def _wants(self, path: str) -> bool:
+        return not self.leave_out(path) and not (Path(self.top, path).is_symlink() and self.leaves(path))
+
+    def leaves(self, path: str) -> bool:
+        """Whether a link in it leads out of the context, to where no build could follow."""
         real, top = os.path.realpath(f"{self.top}/{path}"), os.path.realpath(self.top)
         return real != top and not real.startswith(top.rstrip("/") + "/")
 
@@ -178,4 +198,4 @@ class _Finding:
         if Path(self.top, path).is_symlink():
             target = os.path.relpath(os.path.realpath(f"{self.top}/{path}"), os.path.realpath(self.top))
             more = [target] if not self._is_folder(target) else list(self._below(target))
-            self.files.update(one for one in more if os.path.lexists(f"{self.top}/{one}") and not self.leave_out(one))
+            self.files.update(one for one in more if os.path.lexists(f"{self.top}/{one}") and self._wants(one))

@@ -65,6 +65,34 @@ def test_links_stay_within(context: Path, tmp_path: Path) -> None:
     assert {"src/in", "src/gone", "data/x.csv", "data/y.csv"} <= set(names)
 
 
+@pytest.mark.parametrize("source", ["out", "out/secret", "out/*", "./out/sec*", "src/../out/secret", "one"])
+def test_no_link_is_a_way_out(context: Path, tmp_path: Path, source: str) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/secret").write_text("s")
+    (context / "out").symlink_to(tmp_path / "elsewhere")
+    (context / "one").symlink_to(tmp_path / "elsewhere/secret")
+    lines = Lines(text=f"COPY {source} /x/", origin=HERE, address="image i")
+    context_found = find_context(lines, context, None)
+    assert context_found.source is None
+    (fault,) = context_found.faults
+    assert fault.found.endswith("leads out of it by a link")
+
+
+def test_a_linked_folder_within_is_gone_through(context: Path, tmp_path: Path) -> None:
+    (context / "in").symlink_to("data")
+    (context / "data/out").symlink_to(tmp_path)
+    assert found(context, "COPY in/x.csv /x/") == ["in/x.csv"]
+    assert found(context, "COPY in /x") == ["data/x.csv", "data/y.csv", "in"]
+
+
+def test_a_name_that_is_not_utf8_is_said(context: Path) -> None:
+    (context / "src/caf\udce9").write_text("")
+    (context / "src/caf\u00e9\nnew").write_text("")
+    with pytest.raises(InvalidError, match=r"app\.py:7: the name of b'.*/src/caf\\xe9' is not UTF-8"):
+        found(context, "COPY src /x")
+    assert "src/caf\u00e9\nnew" in found(context, "COPY src /x", ignore=("src/caf?",))
+
+
 def test_what_names_nothing_is_said_with_its_line(context: Path) -> None:
     (context / ".dockerignore").write_text("data\n")
     file = context / "Dockerfile"
