@@ -9,8 +9,9 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import CodeType, ModuleType, TracebackType
 from typing import Any, NoReturn
 
 from attrs import frozen
@@ -120,10 +121,18 @@ def _importing(*folders: Path) -> Iterator[None]:
         context.importing.reset(token)
 
 
+class FromSource(SourceFileLoader):
+    """Compiles the file each time. Byte code on disk is known by size and whole second: an edit at once goes unseen."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        code: CodeType = self.source_to_code(self.get_data(self.path), self.path)
+        return code
+
+
 def _import_file(path: Path) -> ModuleType:
     name = path.stem
     _refuse_taken(name, path)
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=FromSource(name, str(path)))
     assert spec is not None and spec.loader is not None, "a .py file has a loader"
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,6 +110,14 @@ def test_a_file_may_be_loaded_again() -> None:
 
 
 # --- what is wrong with a reference -------------------------------------------------------------------
+
+
+def test_an_edit_within_the_second_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    for name in ("one", "two"):  # as long as each other
+        write("app.py", HEAD.replace("shop", name))
+        os.utime("app.py", (1_700_000_000, 1_700_000_000))
+        assert load("app.py").app.name == name
 
 
 def test_no_such_file() -> None:
