@@ -69,6 +69,8 @@ def find_context(lines: Lines, folder: Path, ignore: Ignore | None, *, elsewhere
     finding = _Finding(top=str(folder), leave_out=_leaving_out(lines, folder, ignore))
     faults = []
     for line, pattern in wanted:
+        if pattern.partition("/")[0] == "..":
+            continue  # the check of the whole Dockerfile refuses it
         there = finding.add(pattern)
         matches = PatternSet((pattern,)).matches
         if not there and pattern != "." and not any(matches(name.lstrip("/")) for name in elsewhere):

@@ -24,7 +24,7 @@ from slipway.dsl.errors import Error, ImageBuildError, InternalError, InvalidErr
 from .build_log import DISK_FULL, BuildLog, OnLine, explain
 from .bundle import Bundles
 from .images import ImageParts, Nodes, below, fact_of, image_parts, is_setting, setting_lines, short
-from .indexes import Indexes
+from .indexes import Indexes, passwords
 from .points import point
 from .ports import Built, Container, ContainerSpec, DockerfileBuild, Exit, Runtime
 from .steps import Recipe, recipe
@@ -275,14 +275,15 @@ class Builder:
             text, settings = "\n".join(step.commands), setting_lines(parts.config)
             name = f"build-{short(job.node.digest)}-{next(self._numbers)}"
             onto = ContainerSpec(name=name, base=parts.base, layers=parts.layers)
+        proxies = dict(await self._workplace.proxies())
         build = DockerfileBuild(
             text="\n".join((*settings, pinned(text, dict(step.build_args), pins))),
             context=await self._workplace.folder_of(job.spec.files),
-            args=tuple({**dict(await self._workplace.proxies()), **dict(step.build_args)}.items()),
+            args=tuple({**proxies, **dict(step.build_args)}.items()),
             onto=onto,
             fresh=job.spec.forced,
         )
-        with self._logged(job, ()) as log:
+        with self._logged(job, tuple(passwords(proxies))) as log:
             try:
                 return await self._keep(job, lambda layer: self._runtime.build_dockerfile(build, layer, log.take))
             except ImageBuildError as error:

@@ -152,7 +152,7 @@ def translate(found: HostSettings, *, exists: Any = os.path.exists) -> Indexes:
     for path in dict.fromkeys(map(_whole, filter(None, map(_local, places)))):
         if exists(path):
             _mount(mounts, path, path)
-    return Indexes(env=tuple(sorted(env.items())), mounts=tuple(mounts.values()), secrets=tuple(_passwords(env)))
+    return Indexes(env=tuple(sorted(env.items())), mounts=tuple(mounts.values()), secrets=tuple(passwords(env)))
 
 
 def _for_pip(pip: Mapping[str, str]) -> dict[str, str]:
@@ -240,7 +240,8 @@ def _whole(path: str) -> str:
     return above if above and last == "simple" else path
 
 
-def _passwords(env: Mapping[str, str]) -> Iterator[str]:
+def passwords(env: Mapping[str, str]) -> Iterator[str]:
+    """What of these must not show in a log."""
     for name, value in env.items():
         if name.endswith("_PASSWORD"):
             yield value

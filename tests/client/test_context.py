@@ -78,6 +78,11 @@ def test_no_link_is_a_way_out(context: Path, tmp_path: Path, source: str) -> Non
     assert fault.found.endswith("leads out of it by a link")
 
 
+def test_what_lies_above_is_not_even_looked_for(context: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("s")
+    assert found(context, "COPY ../secret ../context/src /x/") == []
+
+
 def test_a_linked_folder_within_is_gone_through(context: Path, tmp_path: Path) -> None:
     (context / "in").symlink_to("data")
     (context / "data/out").symlink_to(tmp_path)

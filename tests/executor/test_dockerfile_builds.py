@@ -46,6 +46,7 @@ class Docker(FakeRuntime):
         self.resolved: list[tuple[str, str, tuple[tuple[str, str], ...], bool]] = []
         self.fetched: list[tuple[str, tuple[tuple[str, str], ...]]] = []
         self.built: list[DockerfileBuild] = []
+        self.says = b""
 
     async def resolve(
         self, kind: str, ref: str, *, auth: tuple[tuple[str, str], ...] = (), fresh: bool = False
@@ -64,7 +65,7 @@ class Docker(FakeRuntime):
 
     async def build_dockerfile(self, build: DockerfileBuild, layer: str, output: Output) -> str:
         self.built.append(build)
-        output(1, b"Step 1/1 : RUN x\n")
+        output(1, b"Step 1/1 : RUN x\n" + self.says)
         if self.failure:
             raise ImageBuildError(self.failure)
         return self.keep(layer, {"/made": build.text.encode()})
@@ -141,13 +142,19 @@ def test_a_dockerfile_is_built_pinned_with_just_its_context(tmp_path: Path) -> N
         (build,) = runtime.built
         assert build.text.splitlines()[1] == "FROM pinned/base:2 AS first"
         assert (build.onto, build.fresh) == (None, False)
-        assert dict(build.args) == {"HTTPS_PROXY": "http://proxy", "V": "2"}
+        assert dict(build.args) == {"HTTPS_PROXY": "http://me:pass%20word@proxy", "V": "2"}
         files = await asyncio.to_thread(lambda: [path for path in Path(build.context).rglob("*") if path.is_file()])
         assert [str(path.relative_to(build.context)) for path in files] == ["src/a"]
         log = assembly.builder.log_path(tip(await assembly.graph(decl)).digest)
-        assert await asyncio.to_thread(log.read_text) == "# from_dockerfile Dockerfile\nStep 1/1 : RUN x\n"
+        assert await asyncio.to_thread(log.read_text) == "# from_dockerfile Dockerfile\nStep 1/1 : RUN x\n***\n"
 
-    on(tmp_path / "home", runtime, act, env=(("HTTPS_PROXY", "http://proxy"), ("PIP_INDEX_URL", "http://i")))
+    runtime.says = b"pass word"
+    on(
+        tmp_path / "home",
+        runtime,
+        act,
+        env=(("HTTPS_PROXY", "http://me:pass%20word@proxy"), ("PIP_INDEX_URL", "http://i")),
+    )
 
 
 def test_force_build_asks_and_builds_anew(tmp_path: Path) -> None:
