@@ -33,7 +33,7 @@ class DockerMachine(Machine):
 
     def containers(self) -> list[str]:
         with self.engine.client() as client:
-            found = client.containers.list(all=True, filters={"label": self.label})
+            found = client.containers.list(all=True, filters={"label": self.label}, ignore_removed=True)
             return sorted(container.name or "" for container in found)
 
     def close(self) -> None:
@@ -47,7 +47,7 @@ class DockerMachine(Machine):
 
     def _clean(self) -> None:
         with self.engine.client() as client:
-            for container in client.containers.list(all=True, filters={"label": self.label}):
+            for container in client.containers.list(all=True, filters={"label": self.label}, ignore_removed=True):
                 container.remove(force=True, v=True)
         self.remove_images()
 
