@@ -26,6 +26,7 @@ from .docker_store import Image
 T = TypeVar("T")
 
 HOME = "/root"
+GOING = 10.0  # seconds that an engine has to remove one; what takes it longer is seen to when it answers again
 NO_SHELL = '"/bin/sh"'
 
 
@@ -280,8 +281,9 @@ class DockerContainer:
                 return
             said = True
             try:
-                await remove_container(self._connection, self.ident)
-            except RuntimeUnavailable:
+                async with asyncio.timeout(GOING):
+                    await remove_container(self._connection, self.ident)
+            except (RuntimeUnavailable, TimeoutError):
                 said = False
             self._gone = True
             for process in self._processes:

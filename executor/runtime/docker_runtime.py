@@ -6,6 +6,7 @@ import asyncio
 import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from .docker import LABEL_HOME, LABEL_NAME, Conflict, Connection, Facts, Refused
 from .docker_bases import DockerBases
 from .docker_build import build_dockerfile
 from .docker_commit import commit, remove_container
-from .docker_container import DockerContainer
+from .docker_container import GOING, DockerContainer
 from .docker_prepare import Preparing
 from .docker_store import Image, Store
 
@@ -76,8 +77,10 @@ class DockerRuntime:
         if self._tidying is not None:
             await asyncio.wait((self._tidying,), timeout=LEAVE)
             self._tidying.cancel()  # what it has not come to, the next start does
-        while self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        with suppress(TimeoutError):  # what is left of that the next start removes, too
+            async with asyncio.timeout(GOING):
+                while self._tasks:
+                    await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(container.kill() for container in self._containers.values() if container is not None))
         self._connection.close()
 

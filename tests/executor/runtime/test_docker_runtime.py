@@ -12,6 +12,7 @@ import pytest
 from attrs import evolve
 from contracts.runtime_contract import finish, layer, made, sh, until_ready
 from docker_engine import DockerTestEngine
+from docker_gate import Gate
 
 from slipway.compiler.facts import BaseFact
 from slipway.dsl.errors import AlreadyExistsError, RuntimeUnavailable
@@ -144,6 +145,45 @@ def test_an_engine_that_dies_is_told_of_and_found_again(docker_engine: DockerTes
             await main()
 
     asyncio.run(within())
+
+
+@pytest.mark.parametrize("held", ["DELETE /v1.41/containers/", "POST /v1.41/containers/create"])
+def test_an_end_waits_shortly_for_an_engine_that_hangs(
+    docker_engine: DockerTestEngine, home: Path, monkeypatch: pytest.MonkeyPatch, held: str
+) -> None:
+    """What it did not remove, or was making, goes at the next start."""
+    for module in ("docker_container", "docker_runtime"):
+        monkeypatch.setattr(f"slipway.executor.runtime.{module}.GOING", 0.2)
+    gate = Gate(docker_engine.url, home)
+
+    async def main() -> None:
+        runtime = DockerRuntime(home, lambda: config(docker_engine, gate.url))
+        await runtime.start()
+        spec = ContainerSpec(name="one", base=await runtime.resolve("debian_slim", ""))
+        await runtime.create(spec)
+        gate.hold(held)
+        making = asyncio.create_task(runtime.create(evolve(spec, name="two")))
+        if "create" in held:
+            assert await asyncio.to_thread(gate.held.wait, DEADLINE)
+        else:
+            await making
+        async with asyncio.timeout(DEADLINE / 2):
+            await runtime.close()
+        await asyncio.gather(making, return_exceptions=True)
+        gate.release()
+        assert await asyncio.to_thread(gate.answered.wait, DEADLINE)
+
+    try:
+        asyncio.run(main())
+    finally:
+        gate.close()
+    again = DockerRuntime(home, lambda: config(docker_engine))
+
+    async def start() -> None:
+        await again.start()
+        await again.close()
+
+    asyncio.run(start())
 
 
 def test_containers_of_an_engine_that_was_killed_go_at_the_start(docker_engine: DockerTestEngine, home: Path) -> None:
