@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import attr
 import pytest
 
 from slipway.executor.runtime import gpus
@@ -83,7 +84,9 @@ def test_what_the_driver_s_library_says_arrives(tmp_path: Path, monkeypatch: pyt
     library = tmp_path / "libnvidia-ml.so.1"
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "nvml.c"], check=True)
     monkeypatch.setenv("LD_LIBRARY_PATH", f"{tmp_path}:{os.environ.get('LD_LIBRARY_PATH', '')}")
-    found = gpus.find()
+    # By its file and beside its packages: not every Python that runs this test has Slipway installed.
+    monkeypatch.setenv("PYTHONPATH", str(Path(attr.__file__).parents[1]))
+    found = gpus.find(program=(sys.executable, gpus.__file__))
     assert found.reason == ""
     assert found.gpus == (
         Gpu(uuid="GPU-first", name="Tesla T4", memory_mib=16384),
