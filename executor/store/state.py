@@ -188,13 +188,6 @@ class State:
             OR EXISTS (SELECT 1 FROM deployments WHERE runtime = ?1)"""
         return await self._database.read(lambda connection: bool(connection.execute(query, (runtime,)).fetchone()[0]))
 
-    async def forget_layer(self, layer: str, runtime: str) -> None:
-        await self._database.write(
-            lambda connection: connection.execute(
-                "DELETE FROM layers WHERE layer = ? AND runtime = ?", (layer, runtime)
-            )
-        )
-
     async def _some_built(self, where: str, values: tuple[str, ...]) -> tuple[Built, ...]:
         query = f"SELECT {_LAYER} FROM layers WHERE {where} ORDER BY number DESC"  # noqa: S608 - our own words only
         return await self._database.read(lambda connection: tuple(map(_built, connection.execute(query, values))))
