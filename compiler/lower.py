@@ -319,5 +319,8 @@ def _function_spec(function: FunctionDecl) -> FunctionSpec:
         autoscaling=function.autoscaling,
         concurrency=function.concurrency,
         batching=function.batching,
+        methods=function.methods,
+        parameters=function.parameters,
+        memory_snapshot=function.memory_snapshot,
         block_network=function.block_network,
     )

@@ -11,7 +11,9 @@ from slipway.dsl.declaration import (
     Batching,
     Concurrency,
     EndpointDecl,
+    MethodDecl,
     Origin,
+    ParameterDecl,
     Resources,
     Retries,
     Schedule,
@@ -72,7 +74,8 @@ class SecretSpec:
 
 @frozen(kw_only=True)
 class FunctionSpec:
-    """What a pool of workers runs. Its inputs are its image (or base), its bundle, its secrets and its volumes."""
+    """What a pool of workers runs: a function, or a class (it has `methods`). Its inputs are its image (or base), its
+    bundle, its secrets and its volumes."""
 
     KIND: ClassVar[str] = "function"
     name: str
@@ -91,6 +94,9 @@ class FunctionSpec:
     autoscaling: Autoscaling = Autoscaling()  # noqa: RUF009 - frozen
     concurrency: Concurrency = Concurrency()  # noqa: RUF009 - frozen
     batching: Batching | None = None
+    methods: tuple[MethodDecl, ...] = ()
+    parameters: tuple[ParameterDecl, ...] = ()
+    memory_snapshot: bool = False
     block_network: bool = False
 
 

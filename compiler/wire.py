@@ -32,6 +32,7 @@ CLASSES: tuple[type[Any], ...] = (
     *(declaration.Setting, declaration.AddLocal, declaration.ImageDecl, declaration.SourceDecl, declaration.Resources),
     *(declaration.Retries, declaration.Autoscaling, declaration.CronDecl, declaration.PeriodDecl),
     *(declaration.EndpointDecl, declaration.Concurrency, declaration.Batching, declaration.FunctionDecl),
+    *(declaration.MethodDecl, declaration.ParameterDecl),
     *(declaration.ClsDecl, declaration.Fault, declaration.AppDecl),
     *(facts.BaseNeed, facts.TreeNeed, facts.TextNeed, facts.SecretNeed, facts.VolumeNeed, facts.PythonNeed),
     *(facts.BaseFact, facts.FileEntry, facts.TreeFact, facts.TextFact, facts.SecretFact, facts.VolumeFact),

@@ -374,7 +374,29 @@ class Batching:
 
 
 @frozen(kw_only=True)
+class MethodDecl:
+    """A method of a class that can be called from outside."""
+
+    KIND: ClassVar[str] = "method"
+    name: str
+    is_async: bool = False
+    is_generator: bool = False
+
+
+@frozen(kw_only=True)
+class ParameterDecl:
+    """A parameter of a class. `default` is its text: a str as it is, else as Python writes it; None: required."""
+
+    KIND: ClassVar[str] = "parameter"
+    name: str
+    type: str  # "str" | "int" | "bool" | "bytes"
+    default: str | None = None
+
+
+@frozen(kw_only=True)
 class FunctionDecl:
+    """A function, or a class: then it has `methods`, and its workers serve all of them."""
+
     KIND: ClassVar[str] = "function_decl"
     name: str
     module: str
@@ -397,6 +419,9 @@ class FunctionDecl:
     endpoint: EndpointDecl | None = None
     concurrency: Concurrency = Concurrency()
     batching: Batching | None = None
+    methods: tuple[MethodDecl, ...] = ()
+    parameters: tuple[ParameterDecl, ...] = ()
+    memory_snapshot: bool = False
     block_network: bool = False
     options: tuple[tuple[str, str], ...] = ()  # every other parameter given: (name, text of its value)
     origin: Origin = field(default=Origin(), eq=False)

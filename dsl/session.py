@@ -11,13 +11,39 @@ from .errors import ExecutionError
 
 if TYPE_CHECKING:
     from .app import App
+    from .variant import Variant
 
 
 class FunctionRef(NamedTuple):
-    """A function that can be called: of which app (a name, or the id of an ephemeral one), by its name in it."""
+    """A function that can be called: of which app (a name, or the id of an ephemeral one), by its name in it.
+
+    Of a class, `name` is the class and `method` one of its methods. `variant` says what sets it apart from the
+    function as it is deployed (a class's parameters, options of `with_options`); such calls have workers of their own.
+    """
 
     app: str
     name: str
+    method: str = ""
+    variant: Variant | None = None
+
+    @property
+    def title(self) -> str:
+        """What to call it in a message.
+
+        >>> FunctionRef("search", "Model", "embed").title
+        'Model.embed'
+        """
+        return f"{self.name}.{self.method}" if self.method else self.name
+
+    def opening(self) -> dict[str, Any]:
+        """The parameters of the request "function.open"."""
+        request: dict[str, Any] = {"app": self.app, "function": self.name}
+        if self.method:
+            request["method"] = self.method
+        return request if self.variant is None else request | self.variant.opening()
+
+
+Input = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class Session(Protocol):
@@ -25,6 +51,10 @@ class Session(Protocol):
 
     A call that fails raises the user's own exception with the remote traceback as its cause, or one of
     `slipway.dsl.errors`. `map` is lazy: it takes inputs, on the caller's thread, as results are asked for.
+
+    What is spawned is on disk when the method returns, and goes on without this program; `result` and `results`
+    give what became of it, by the id of the function call ("fc-…") and the number of the input in it. `result` raises
+    the builtin `TimeoutError` where it is not over in time (seconds; None: wait as long as it takes, 0: don't wait).
     """
 
     def call(self, function: FunctionRef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
@@ -34,7 +64,7 @@ class Session(Protocol):
     def map(
         self,
         function: FunctionRef,
-        inputs: Iterable[tuple[tuple[Any, ...], dict[str, Any]]],
+        inputs: Iterable[Input],
         *,
         order_outputs: bool,
         return_exceptions: bool,
@@ -43,11 +73,52 @@ class Session(Protocol):
     def map_aio(
         self,
         function: FunctionRef,
-        inputs: AsyncIterator[tuple[tuple[Any, ...], dict[str, Any]]],
+        inputs: AsyncIterator[Input],
         *,
         order_outputs: bool,
         return_exceptions: bool,
     ) -> AsyncIterator[Any]: ...
+
+    def stream(self, function: FunctionRef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
+        """Run a generator in a worker; give its items. Closed early, it ends the generator."""
+
+    def stream_aio(
+        self, function: FunctionRef, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> AsyncIterator[Any]: ...
+
+    def spawn(self, function: FunctionRef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """Start a call that outlives this program; return its id."""
+
+    async def spawn_aio(self, function: FunctionRef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str: ...
+
+    def spawn_each(self, function: FunctionRef, inputs: Iterable[Input]) -> None:
+        """Start a call of its own for each input."""
+
+    async def spawn_each_aio(self, function: FunctionRef, inputs: AsyncIterator[Input]) -> None: ...
+
+    def spawn_together(self, function: FunctionRef, inputs: Iterable[Input]) -> str:
+        """Start one call with many inputs; return its id."""
+
+    async def spawn_together_aio(self, function: FunctionRef, inputs: AsyncIterator[Input]) -> str: ...
+
+    def result(self, call: str, index: int, timeout: float | None) -> Any: ...
+
+    async def result_aio(self, call: str, index: int, timeout: float | None) -> Any: ...
+
+    def results(self, call: str, start: int, end: int | None) -> Iterator[Any]:
+        """The results of a call's inputs in order, each as it is there. Raises where one failed."""
+
+    def results_aio(self, call: str, start: int, end: int | None) -> AsyncIterator[Any]: ...
+
+    def ask(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        """A request to the engine that takes and gives plain data (docs/wire.md)."""
+
+    async def ask_aio(self, method: str, params: dict[str, Any]) -> dict[str, Any]: ...
+
+    def ask_of(self, function: FunctionRef, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        """A request about a function: its channel goes along as "channel"."""
+
+    async def ask_of_aio(self, function: FunctionRef, method: str, params: dict[str, Any]) -> dict[str, Any]: ...
 
 
 # The session of the program as a whole (a worker sets it once), and of a `with app.run():` block.

@@ -50,7 +50,7 @@ class Peer:
             header = await self.reader.readexactly(HEADER.size)
         except (asyncio.IncompleteReadError, ConnectionResetError):
             return None
-        kind, _, _, _, ident, length = HEADER.unpack(header)
+        kind, _, _, _, ident, _, length = HEADER.unpack(header)
         return kind, ident, json.loads(await self.reader.readexactly(length))
 
     async def answer(self, ident: int, value: object) -> dict[str, Any]:
@@ -124,7 +124,7 @@ async def test_whoever_breaks_the_protocol_is_forgotten_and_its_requests_end(tmp
         for broken in (
             pack(Frame(Kind.READY)),
             pack(Frame(Kind.REQUEST, 1, b"{}")),
-            HEADER.pack(2, 0, 0, 0, 2, 1 << 63),
+            HEADER.pack(2, 0, 0, 0, 2, 0, 1 << 63),
         ):
             async with place.peer() as peer:
                 peer.ask(1, {"method": "wait"})

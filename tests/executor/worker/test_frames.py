@@ -18,6 +18,7 @@ inline = st.builds(
     flags=flags,
     outcome=st.sampled_from([int(outcome) for outcome in Outcome]),
     fd_length=st.just(0),
+    call=st.integers(0, 2**64 - 1),
 )
 by_fd = st.builds(
     lambda ident, length: Frame(int(Kind.CALL), ident, flags=int(Flag.FD), fd_length=length),
@@ -49,12 +50,12 @@ def test_garbage_is_refused_or_waited_for_but_never_crashes(data: bytes) -> None
 @pytest.mark.parametrize(
     "header",
     [
-        (0, 0, 0, 0, 0, 0),
-        (max(Kind) + 1, 0, 0, 0, 0, 0),
-        (Kind.CALL, 128, 0, 0, 0, 0),
-        (Kind.RESULT, 0, max(Outcome) + 1, 0, 0, 0),
-        (Kind.CALL, 0, 0, 0, 0, 101),
-        (Kind.CALL, Flag.FD, 0, 0, 0, 101),
+        (0, 0, 0, 0, 0, 0, 0),
+        (max(Kind) + 1, 0, 0, 0, 0, 0, 0),
+        (Kind.CALL, 128, 0, 0, 0, 0, 0),
+        (Kind.RESULT, 0, max(Outcome) + 1, 0, 0, 0, 0),
+        (Kind.CALL, 0, 0, 0, 0, 0, 101),
+        (Kind.CALL, Flag.FD, 0, 0, 0, 0, 101),
     ],
 )
 def test_what_is_no_frame_is_refused(header: tuple[int, ...]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from slipway.executor.worker import wire as wires
-from slipway.executor.worker.frames import Flag, Frame, Kind, pack
+from slipway.executor.worker.frames import HEADER_SIZE, Flag, Frame, Kind, pack
 from slipway.executor.worker.wire import NO_FD, Listener, Wire, peer_uid
 
 
@@ -87,7 +87,7 @@ def test_what_is_sent_while_reading_goes_out_in_one_write() -> None:
         relay = Wire(b, lambda frame, fd: out.wire.send(frame), lambda reason: None)
         a.sendall(b"".join(pack(Frame(Kind.CALL, i)) for i in range(50)))
         d.setblocking(False)
-        assert len(await asyncio.get_running_loop().sock_recv(d, 1 << 20)) == 50 * 24
+        assert len(await asyncio.get_running_loop().sock_recv(d, 1 << 20)) == 50 * HEADER_SIZE
         relay.close()
         out.wire.close()
         a.close()
