@@ -19,6 +19,7 @@ from typing import Any
 from attrs import evolve, field, frozen
 
 from slipway.dsl.errors import Error
+from slipway.dsl.variant import Value, Variant
 from slipway.executor.gpu_shares import GpuShares
 from slipway.executor.pipes import Pipes
 from slipway.executor.ports import Container, ContainerSpec, Exit, Mount, Process, Runtime
@@ -43,7 +44,8 @@ _OUTPUT = int(Flag.OUTPUT)
 
 @frozen(kw_only=True)
 class FunctionStart:
-    """What the worker program must know of the function. `session` names what makes its way to call others."""
+    """What the worker program must know of the function, or of the class where it has `methods`. `session` names what
+    makes its way to call others."""
 
     app: str
     name: str
@@ -52,10 +54,15 @@ class FunctionStart:
     is_async: bool = False
     is_generator: bool = False
     serialized: str | None = None
+    methods: tuple[tuple[str, bool, bool], ...] = ()  # (name, is_async, is_generator); CALL.outcome indexes it
+    parameters: tuple[tuple[str, Value], ...] = ()  # those of the object that this pool serves
     concurrency: int = 1
+    batched: bool = False
+    snapshot: bool = False
     session: str = ""
 
     def message(self, log_token: str) -> bytes:
+        """The payload of START. Bytes among the parameters go as {"base64": …}, as in "function.open"."""
         function = {
             "name": self.name,
             "module": self.module,
@@ -64,8 +71,18 @@ class FunctionStart:
             "is_generator": self.is_generator,
             "serialized": self.serialized,
         }
-        start = {"function": function, "app": self.app, "concurrency": self.concurrency, "session": self.session}
-        return json.dumps(start | {"log_token": log_token}).encode()
+        start = {
+            "function": function,
+            "methods": self.methods,
+            "parameters": Variant(parameters=self.parameters).opening().get("parameters", {}),
+            "app": self.app,
+            "concurrency": self.concurrency,
+            "batch": self.batched,
+            "snapshot": self.snapshot,
+            "session": self.session,
+            "log_token": log_token,
+        }
+        return json.dumps(start).encode()
 
 
 @frozen(kw_only=True)
