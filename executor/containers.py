@@ -15,9 +15,10 @@ from attrs import asdict, define, evolve
 
 from slipway.dsl.errors import Error, InvalidError, NotFoundError
 
-from .dispatch import Dispatcher, Pool, PoolSpec
+from .dispatch import Dispatcher
 from .engine import Emit, Engine, Scope
 from .logbook import LogLine
+from .pool import Pool, PoolSpec
 from .ports import Container, Exit
 from .sessions import Room, Sessions, Window, check_size
 from .worker.host import TOKEN_VARIABLE, USER_CODE

@@ -1,6 +1,6 @@
-"""Drives the pools: takes calls in, acts on what `placement` decides, passes answers out, records what was.
+"""Drives the pools: takes inputs in, acts on what `placement` decides, passes answers out, records what was.
 
-Everything happens on the engine's loop. A call's payload is bytes (or a descriptor) on its way through; nothing here
+Everything happens on the engine's loop. An input's payload is bytes (or a descriptor) on its way through; nothing here
 looks into it.
 """
 
@@ -10,32 +10,19 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from functools import partial
-from itertools import count
 from math import inf
 from typing import Any
 
 from attrs import frozen
 
-from slipway.compiler.nodes import FunctionSpec
-
-from .placement import (
-    Actions,
-    Assign,
-    End,
-    FailStart,
-    Interrupt,
-    Kill,
-    Placement,
-    PoolLimits,
-    Recall,
-    Start,
-    Stop,
-)
+from .inputs import Input, Numbers, input_id
+from .placement import Actions, Assign, End, FailStart, Interrupt, Kill, Recall, Start, Stop
+from .pool import Pool, PoolSpec
 from .ports import CallRow, Clock
 from .worker.frames import Flag, Frame, Kind, Outcome
-from .worker.host import Hooks, Place, StartFailed, Worker, WorkerSpec, start_worker
+from .worker.host import Hooks, Place, StartFailed, start_worker
 from .worker.logs import Line
 from .worker.wire import NO_FD
 
@@ -43,32 +30,10 @@ log = logging.getLogger("slipway")
 RECORD_EVERY = 0.25  # seconds
 RECORD_AT = 512  # calls
 _FD = int(Flag.FD)
+_MORE = int(Flag.MORE)
+_CALL = int(Kind.CALL)
 _RESULT = int(Kind.RESULT)
 _OUTCOME_TEXT = {int(outcome): outcome.name.lower() for outcome in Outcome}
-
-Send = Callable[[Frame, int], None]
-
-
-@frozen(kw_only=True)
-class PoolSpec:
-    """`key` names the pool within the engine: an app and the digest of a function's node."""
-
-    key: str
-    app: str
-    function: str
-    limits: PoolLimits
-    worker: WorkerSpec
-
-
-@frozen(kw_only=True)
-class Counts:
-    """How full a pool is, and what it has done."""
-
-    queued: int
-    running: int
-    workers: int
-    done: int
-    failed: int
 
 
 @frozen(kw_only=True)
@@ -81,105 +46,6 @@ class Ears:
     on_client: Callable[[PoolSpec, str, socket.socket], None]
 
 
-class _Call:
-    __slots__ = (
-        "fd",
-        "fd_length",
-        "ident",
-        "number",
-        "payload",
-        "pool",
-        "send",
-        "sequence",
-        "started",
-        "submitted",
-        "worker",
-        "worker_name",
-    )
-
-    def __init__(self, number: int, pool: Pool, frame: Frame, fd: int, send: Send, now: float) -> None:
-        self.number = number
-        self.pool = pool
-        self.ident = frame.id
-        self.payload = frame.payload
-        self.fd = fd
-        self.fd_length = frame.fd_length
-        self.send = send
-        self.submitted = now
-        self.started = 0.0
-        self.sequence = 0
-        self.worker = 0
-        self.worker_name = ""
-
-
-class Pool:
-    """The workers of one function version."""
-
-    __slots__ = (
-        "armed",
-        "done",
-        "failed",
-        "failures",
-        "names",
-        "placement",
-        "reasons",
-        "sequence",
-        "since_ms",
-        "spec",
-        "tasks",
-        "timer",
-        "tried",
-        "trouble",
-        "workers",
-    )
-
-    def __init__(self, spec: PoolSpec) -> None:
-        self.spec = spec
-        self.placement = Placement(spec.limits)
-        self.workers: dict[int, Worker] = {}
-        self.names: dict[int, str] = {}
-        self.since_ms: dict[int, int] = {}  # of the workers that are there, as their tasks
-        self.reasons: dict[int, str] = {}  # why those that were told to end end
-        self.tasks: dict[int, asyncio.Task[str]] = {}
-        self.failures: dict[int, StartFailed] = {}
-        self.tried: asyncio.Future[StartFailed | None] = asyncio.get_running_loop().create_future()  # the first start
-        self.trouble: StartFailed | None = None  # what became of the last start
-        self.sequence = 0
-        self.armed = inf
-        self.timer: asyncio.TimerHandle | None = None
-        self.done = 0
-        self.failed = 0
-
-    def note_start(self, failure: StartFailed | None) -> None:
-        self.trouble = failure
-        if not self.tried.done():
-            self.tried.set_result(failure)
-
-    def counts(self) -> Counts:
-        placement = self.placement
-        queued = len(placement.queue)
-        return Counts(
-            queued=queued,
-            running=len(placement.states) - queued,
-            workers=placement.alive,
-            done=self.done,
-            failed=self.failed,
-        )
-
-
-def call_id(number: int) -> str:
-    """What a call is called in logs, in records and inside its function."""
-    return f"in-{number:x}"
-
-
-class Numbers:
-    """Counts the calls and the workers of an engine, for all of its dispatchers: no two are called alike."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.calls: Iterator[int] = count((clock.now_ms() << 20) + 1)  # no two engines of a home give the same
-        self.workers: Iterator[int] = count(1)
-
-
 class Dispatcher:
     """Every pool of one runtime. The owner calls `close` in the end."""
 
@@ -189,12 +55,10 @@ class Dispatcher:
         self._ears = ears
         self._loop = asyncio.get_running_loop()
         self._time = self._loop.time
-        self._calls: dict[int, _Call] = {}
-        numbers = numbers or Numbers(clock)
-        self._next_call = partial(next, numbers.calls)
-        self._next_worker = partial(next, numbers.workers)
+        self._inputs: dict[int, Input] = {}
+        self.numbers = numbers or Numbers(clock)
         self._leaving: set[asyncio.Task[None]] = set()
-        self._records: list[tuple[_Call, int, str, float]] = []
+        self._records: list[tuple[Input, int, str, float]] = []
         self._record_timer: asyncio.TimerHandle | None = None
         self.pools: dict[str, Pool] = {}
         self._ended: list[Pool] = []  # taken out of `pools`, and some with workers still
@@ -254,34 +118,43 @@ class Dispatcher:
 
     @property
     def busy(self) -> int:
-        """Calls that are not over."""
-        return len(self._calls)
+        """Inputs that are not over."""
+        return len(self._inputs)
 
-    # --- calls
+    # --- inputs
 
-    def submit(self, pool: Pool, frame: Frame, fd: int, send: Send) -> int:
-        """Take a CALL frame (and its descriptor); `send` gets its RESULT. Returns the number to cancel it by."""
-        number: int = self._next_call()
-        now = self._time()
-        self._calls[number] = _Call(number, pool, frame, fd, send, now)
-        self._act(pool, pool.placement.submit(number, now))
-        return number
+    def submit(self, given: Input) -> None:
+        """Take an input; its `send` gets its RESULT, whatever happens. Its number is what to cancel it by."""
+        pool = given.pool
+        given.submitted = now = self._time()
+        self._inputs[given.number] = given
+        self._act(pool, pool.placement.submit(given.number, now))
 
     def cancel(self, number: int, *, force: bool = False) -> None:
-        """Give a call up where it has not begun; with `force` also where it runs. Finished ones are let be."""
-        call = self._calls.get(number)
-        if call is not None:
-            self._act(call.pool, call.pool.placement.cancel(number, self._time(), force=force))
+        """Give an input up where it has not begun; with `force` also where it runs. Finished ones are let be."""
+        given = self._inputs.get(number)
+        if given is not None:
+            self._act(given.pool, given.pool.placement.cancel(number, self._time(), force=force))
+
+    def taken(self, number: int, count: int) -> None:
+        """The consumer of a generator took so many more of its items."""
+        given = self._inputs.get(number)
+        worker = given.pool.workers.get(given.worker) if given is not None else None
+        if worker is not None:
+            worker.taken(number, count)
 
     def _on_result(self, pool: Pool, worker: int, frame: Frame, fd: int) -> None:
         now = self._time()
         number = frame.id
-        call = self._calls.get(number)
-        if call is not None and call.worker == worker and call.pool is pool:
-            del self._calls[number]
+        given = self._inputs.get(number)
+        if frame.flags & _MORE:
+            self._pass_item(pool, worker, given, frame, fd)
+            return
+        if given is not None and given.worker == worker and given.pool is pool:
+            del self._inputs[number]
             outcome = frame.outcome
-            answer = Frame(_RESULT, call.ident, frame.payload, 0, frame.flags & _FD, outcome, frame.fd_length)
-            self._finish(call, answer, fd, "", now)
+            answer = Frame(_RESULT, given.ident, frame.payload, 0, frame.flags & _FD, outcome, frame.fd_length)
+            self._finish(given, answer, fd, "", now)
         elif fd != NO_FD:
             os.close(fd)
         placement = pool.placement
@@ -289,24 +162,33 @@ class Dispatcher:
         if actions or placement.wake < pool.armed:
             self._act(pool, actions)
 
-    def _finish(self, call: _Call, answer: Frame, fd: int, reason: str, now: float) -> None:
-        if call.fd != NO_FD:
-            os.close(call.fd)
-        call.payload = b""
-        pool = call.pool
+    def _pass_item(self, pool: Pool, worker: int, given: Input | None, frame: Frame, fd: int) -> None:
+        """An item of a generator, which does not end it; `channel` is its index."""
+        if given is not None and given.worker == worker and given.pool is pool:
+            given.items += 1
+            flags = frame.flags & (_FD | _MORE)
+            given.send(Frame(_RESULT, given.ident, frame.payload, frame.channel, flags, 0, frame.fd_length), fd)
+        elif fd != NO_FD:
+            os.close(fd)
+
+    def _finish(self, given: Input, answer: Frame, fd: int, reason: str, now: float) -> None:
+        if given.fd != NO_FD:
+            os.close(given.fd)
+        given.payload = b""
+        pool = given.pool
         pool.done += 1
         pool.failed += answer.outcome != 0
-        call.send(answer, fd)
+        given.send(answer, fd)
         records = self._records
-        records.append((call, answer.outcome, reason, now))
+        records.append((given, answer.outcome, reason, now))
         if self._record_timer is None:
             self._record_timer = self._loop.call_later(RECORD_EVERY, self._flush_records)
         elif len(records) >= RECORD_AT:
             self._flush_records()
 
     def _end(self, number: int, outcome: Outcome, data: bytes, reason: str) -> None:
-        call = self._calls.pop(number)
-        self._finish(call, Frame(_RESULT, call.ident, data, 0, 0, outcome), NO_FD, reason, self._time())
+        given = self._inputs.pop(number)
+        self._finish(given, Frame(_RESULT, given.ident, data, 0, 0, outcome), NO_FD, reason, self._time())
 
     def _flush_records(self) -> None:
         if self._record_timer is not None:
@@ -319,17 +201,17 @@ class Dispatcher:
         self._ears.on_records(
             [
                 CallRow(
-                    id=call_id(call.number),
-                    app=call.pool.spec.app,
-                    function=call.pool.spec.function,
-                    worker=call.worker_name,
-                    submitted_ms=int(offset + call.submitted * 1000),
-                    started_ms=int(offset + call.started * 1000) if call.started else None,
+                    id=input_id(given.number),
+                    app=given.pool.spec.app,
+                    function=given.pool.spec.function,
+                    worker=given.worker_name,
+                    submitted_ms=int(offset + given.submitted * 1000),
+                    started_ms=int(offset + given.started * 1000) if given.started else None,
                     finished_ms=int(offset + finished * 1000),
                     outcome=_OUTCOME_TEXT[outcome],
                     reason=reason,
                 )
-                for call, outcome, reason, finished in records
+                for given, outcome, reason, finished in records
             ]
         )
 
@@ -346,16 +228,19 @@ class Dispatcher:
 
     def _assign(self, pool: Pool, action: Assign) -> None:
         number, target = action
-        call = self._calls[number]
-        pool.sequence = call.sequence = pool.sequence + 1
-        call.worker = target
-        call.worker_name = pool.names[target]
-        call.started = self._time()
-        fd = call.fd if call.fd == NO_FD else os.dup(call.fd)  # ours is kept: the call may have to go to another
-        pool.workers[target].call(number, call.sequence, call.payload, fd, call.fd_length)
+        given = self._inputs[number]
+        pool.sequence = given.sequence = pool.sequence + 1
+        given.worker = target
+        given.worker_name = pool.names[target]
+        given.started = self._time()
+        fd = given.fd if given.fd == NO_FD else os.dup(given.fd)  # ours is kept: it may have to go to another
+        flags = 0 if fd == NO_FD else _FD
+        pool.workers[target].call(
+            Frame(_CALL, number, given.payload, given.sequence, flags, given.method, given.fd_length, given.call), fd
+        )
 
     def _do_start(self, pool: Pool, action: Start) -> None:
-        name = f"w{self._next_worker()}-{os.getpid()}"
+        name = f"w{self.numbers.next_worker()}-{os.getpid()}"
         pool.names[action.worker] = name
         pool.since_ms[action.worker] = self._clock.now_ms()
         task = pool.tasks[action.worker] = self._loop.create_task(self._live(pool, action.worker, name), name=name)
@@ -392,7 +277,7 @@ class Dispatcher:
         task.add_done_callback(self._leaving.discard)
 
     def _do_recall(self, pool: Pool, action: Recall) -> None:
-        pool.workers[action.worker].recall(action.call, self._calls[action.call].sequence)
+        pool.workers[action.worker].recall(action.call, self._inputs[action.call].sequence)
 
     def _do_interrupt(self, pool: Pool, action: Interrupt) -> None:
         pool.workers[action.worker].interrupt(action.call)
@@ -408,8 +293,8 @@ class Dispatcher:
             self._end(action.call, Outcome.LOST, failure.reason.encode(), failure.reason)
 
     def _on_recalled(self, pool: Pool, worker: int, number: int, sequence: int, given_back: bool) -> None:
-        call = self._calls.get(number)
-        if call is not None and call.worker == worker and call.sequence == sequence:
+        given = self._inputs.get(number)
+        if given is not None and given.worker == worker and given.sequence == sequence:
             self._act(pool, pool.placement.recalled(worker, number, given_back, self._time()))
 
     # --- time
@@ -476,20 +361,3 @@ _DOERS: dict[type, Callable[[Dispatcher, Pool, Any], None]] = {
     End: Dispatcher._do_end,
     FailStart: Dispatcher._do_fail_start,
 }
-
-
-def limits_of(function: FunctionSpec, *, cores: int, ephemeral: bool) -> PoolLimits:
-    """A function's limits on a machine with so many cores. Without `max_containers` there are as many workers as
-    cores (or as the function's CPU requests leave room for): more would only wait for one another."""
-    scaling = function.autoscaling
-    most = scaling.max_containers or max(1, cores * 1000 // max(function.resources.cpu_milli or 1000, 1))
-    return PoolLimits(
-        max_workers=most,
-        min_workers=min(scaling.min_containers, most),
-        buffer_workers=scaling.buffer_containers,
-        idle=scaling.scaledown_window_ms / 1000,
-        timeout=function.timeout_ms / 1000,
-        slots=function.concurrency.max_inputs if function.is_async else 1,
-        single_use=scaling.single_use_containers,
-        give_up_after=1 if ephemeral else 3,
-    )

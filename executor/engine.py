@@ -23,13 +23,15 @@ from slipway.dsl.version import VERSION
 from .apply import Applier
 from .build import Builder
 from .bundle import Bundles
-from .dispatch import Dispatcher, Ears, Numbers, Pool, PoolSpec, call_id
+from .dispatch import Dispatcher, Ears
 from .gpu_shares import GpuShares
 from .home import Home
 from .indexes import read_indexes
+from .inputs import Input, Numbers, input_id
 from .inventory import remove_halves
 from .launch import Launcher, LiveApp
 from .logbook import LogBook, LogLine
+from .pool import Pool, PoolSpec
 from .ports import CallRow, Clock, Deployment, Runtime
 from .store.blobs import FileBlobs
 from .store.recovery import recover
@@ -38,7 +40,7 @@ from .store.state import State
 from .uses import Uses
 from .volumes import Volumes
 from .worker import package
-from .worker.frames import Frame, Kind, Outcome
+from .worker.frames import Flag, Frame, Kind, Outcome
 from .worker.host import Place
 from .worker.logs import Line
 from .worker.wire import NO_FD
@@ -47,6 +49,7 @@ from .workplace import Folders
 Send = Callable[[Frame, int], None]
 log = logging.getLogger("slipway")
 
+_MORE = int(Flag.MORE)  # the flag itself takes long to test
 CALLS_KEPT_MS = 30 * 86_400_000  # how long the record of a call stays
 
 
@@ -79,7 +82,8 @@ class Scope:
     calls: dict[int, int] = field(factory=dict)  # the client's id of a call -> ours
 
     def answer(self, frame: Frame, fd: int) -> None:
-        self.calls.pop(frame.id, None)
+        if not frame.flags & _MORE:
+            self.calls.pop(frame.id, None)
         self.send(frame, fd)
 
 
@@ -133,12 +137,12 @@ class Engine:
         self.started_ms = clock.now_ms()
         self.adopt: Callable[[socket.socket, Scope], None] = lambda sock, _scope: sock.close()
         ears = Ears(on_records=self._on_records, on_line=self._on_line, on_client=self._on_client)
-        numbers = Numbers(clock)
+        self.numbers = Numbers(clock)
         gpus = GpuShares()
         self.places = {
             name: Place(runtime=runtime, run=home.run, code=self.code, gpus=gpus) for name, runtime in runtimes.items()
         }
-        self.dispatchers = {name: Dispatcher(place, clock, ears, numbers) for name, place in self.places.items()}
+        self.dispatchers = {name: Dispatcher(place, clock, ears, self.numbers) for name, place in self.places.items()}
         self._channels = itertools.count(1)
         self._ephemeral = itertools.count(1)
         self._writing: set[asyncio.Task[None]] = set()
@@ -316,7 +320,19 @@ class Engine:
             pool = target.pool = dispatcher.open_pool(spec)
             target.dispatcher = dispatcher
         assert target.dispatcher is not None, "it is set with the pool"
-        scope.calls[frame.id] = target.dispatcher.submit(pool, frame, fd, scope.answer)
+        number = scope.calls[frame.id] = self.numbers.next_input()
+        target.dispatcher.submit(
+            Input(
+                number,
+                pool,
+                scope.answer,
+                ident=frame.id,
+                payload=frame.payload,
+                fd=fd,
+                fd_length=frame.fd_length,
+                parent=frame.call,
+            )
+        )
 
     def cancel(self, scope: Scope, ident: int, *, force: bool) -> None:
         """Give up a call of a connection; unknown and finished ones are let be."""
@@ -348,7 +364,7 @@ class Engine:
                 run=spec.app,
                 function=spec.function,
                 worker=worker,
-                call="" if line.call is None else call_id(line.call),
+                call="" if line.call is None else input_id(line.call),
                 stream="stdout" if line.stream == 1 else "stderr",
                 text=line.text,
             )

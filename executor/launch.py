@@ -12,9 +12,9 @@ from slipway.dsl.declaration import Resources
 from slipway.dsl.errors import NotFoundError
 
 from .bundle import Bundles
-from .dispatch import PoolSpec, limits_of
 from .home import Home
 from .images import ImageParts, Nodes, image_parts, nodes_of
+from .pool import PoolSpec, limits_of
 from .ports import ContainerSpec, Deployment, Limits, Mount
 from .steps import IS_REMOTE
 from .store.seal import Seal

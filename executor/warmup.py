@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from slipway.compiler.nodes import FunctionSpec, Graph, Node
 
 from .apply import Failure, OnEvent, StartWorkers, node_event
-from .dispatch import Pool
 from .engine import Engine
+from .pool import Pool
 
 
 @asynccontextmanager

@@ -20,8 +20,10 @@ from typing import Any
 from local_runtime import LocalProcessRuntime
 
 from slipway.compiler.facts import BaseFact
-from slipway.executor.dispatch import Dispatcher, Ears, PoolSpec
+from slipway.executor.dispatch import Dispatcher, Ears
+from slipway.executor.inputs import Input, Send
 from slipway.executor.placement import PoolLimits
+from slipway.executor.pool import Pool, PoolSpec
 from slipway.executor.ports import CallRow, ContainerSpec
 from slipway.executor.worker import package
 from slipway.executor.worker.frames import PROTOCOL, Frame, Kind
@@ -62,6 +64,12 @@ def pool_spec(root: Path, function: str, limits: PoolLimits, *, module: str = "a
     return PoolSpec(key=f"{APP} {function}", app=APP, function=function, limits=limits, worker=worker)
 
 
+def input_of(dispatcher: Dispatcher, pool: Pool, frame: Frame, fd: int, send: Send) -> Input:
+    """What a CALL asks for, as the engine makes it."""
+    number = dispatcher.numbers.next_input()
+    return Input(number, pool, send, ident=frame.id, payload=frame.payload, fd=fd, fd_length=frame.fd_length)
+
+
 class SmallEngine:
     """Serves clients on `socket_path`. Lives on one loop; `specs` may be added to at any time."""
 
@@ -91,7 +99,11 @@ class SmallEngine:
         def on_frame(frame: Frame, fd: int) -> None:
             if frame.kind == Kind.CALL:
                 pool = self.dispatcher.open_pool(self._channels[frame.channel])
-                calls[frame.id] = self.dispatcher.submit(pool, frame, fd, wire.send)
+                given = input_of(self.dispatcher, pool, frame, fd, wire.send)
+                calls[frame.id] = given.number
+                self.dispatcher.submit(given)
+            elif frame.kind == Kind.TAKEN and frame.id in calls:
+                self.dispatcher.taken(calls[frame.id], frame.channel)
             elif frame.kind == Kind.CANCEL and frame.id in calls:
                 self.dispatcher.cancel(calls[frame.id], force=bool(frame.flags & 8))
             elif frame.kind == Kind.HELLO:

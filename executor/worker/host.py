@@ -25,7 +25,7 @@ from slipway.executor.pipes import Pipes
 from slipway.executor.ports import Container, ContainerSpec, Exit, Mount, Process, Runtime
 
 from . import failure
-from .frames import HEADER_SIZE, Decoder, Flag, Frame, FrameError, Kind, Payload
+from .frames import HEADER_SIZE, Decoder, Flag, Frame, FrameError, Kind
 from .logs import Line, Splitter
 from .package import IN_CONTAINER
 from .wire import NO_FD, Listener, Wire
@@ -314,10 +314,15 @@ class Worker:
 
     # --- while it serves
 
-    def call(self, call: int, sequence: int, payload: Payload, fd: int, fd_length: int) -> None:
-        """Send an input; the worker's wire owns `fd`."""
+    def call(self, frame: Frame, fd: int) -> None:
+        """Send an input (a CALL frame); the worker's wire owns `fd`."""
         assert self._link is not None
-        self._link.send(Frame(Kind.CALL, call, payload, sequence, 0 if fd == NO_FD else 1, 0, fd_length), fd)
+        self._link.send(frame, fd)
+
+    def taken(self, call: int, count: int) -> None:
+        """Tell a generator that its consumer took so many more items."""
+        if self._control is not None:
+            self._control.send(Frame(Kind.TAKEN, call, b"", count))
 
     def recall(self, call: int, sequence: int) -> None:
         if self._control is not None:

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from small_engine import SmallEngine, our_code, pool_spec
+from small_engine import SmallEngine, input_of, our_code, pool_spec
 
 from slipway.compiler.nodes import FunctionSpec
 from slipway.dsl.declaration import Autoscaling, Concurrency, Resources
-from slipway.executor.dispatch import Counts, limits_of
 from slipway.executor.placement import PoolLimits
+from slipway.executor.pool import Counts, limits_of
 from slipway.executor.ports import ContainerSpec, Prepared
 from slipway.executor.runtime import gpus
 from slipway.executor.worker import failure, payload
@@ -72,9 +72,12 @@ class Bench:
         pool = self.dispatcher.open_pool(pool_spec(self.root, function, limits or PoolLimits(max_workers=1)))
         packed = payload.dump((args, {}))
         if packed.size < payload.IN_MEMFD:
-            return self.dispatcher.submit(pool, Frame(Kind.CALL, ident, packed.bytes()), NO_FD, self.send)
-        frame = Frame(Kind.CALL, ident, flags=int(Flag.FD), fd_length=packed.size)
-        return self.dispatcher.submit(pool, frame, packed.memfd(), self.send)
+            frame, fd = Frame(Kind.CALL, ident, packed.bytes()), NO_FD
+        else:
+            frame, fd = Frame(Kind.CALL, ident, flags=int(Flag.FD), fd_length=packed.size), packed.memfd()
+        given = input_of(self.dispatcher, pool, frame, fd, self.send)
+        self.dispatcher.submit(given)
+        return given.number
 
     async def answer(self, ident: int) -> Frame:
         while ident not in self.answers:
@@ -348,7 +351,7 @@ def test_workers_get_gpus_by_model_and_give_them_back(run: Run, monkeypatch: pyt
             pool = bench.dispatcher.open_pool(evolve(spec, key=wanted, worker=evolve(spec.worker, gpus=(wanted,))))
             bench.answers.clear()
             call = Frame(Kind.CALL, 1, payload.dump(((1,), {})).bytes())
-            bench.dispatcher.submit(pool, call, NO_FD, bench.send)
+            bench.dispatcher.submit(input_of(bench.dispatcher, pool, call, NO_FD, bench.send))
             answer = await bench.answer(1)
             assert answer.outcome == outcome
             await bench.dispatcher.close_pool(wanted, "over")

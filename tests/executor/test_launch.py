@@ -9,10 +9,10 @@ from assembly import Assembly, app
 from fakes import FakeRuntime
 
 from slipway.dsl.declaration import FunctionDecl, Resources, SecretDecl, Setting
-from slipway.executor.dispatch import PoolSpec
 from slipway.executor.home import Home
 from slipway.executor.indexes import Indexes
 from slipway.executor.launch import Launcher
+from slipway.executor.pool import PoolSpec
 from slipway.executor.ports import Limits
 
 ENV = Setting(what="env", env=(("MODE", "fast"), ("SLIPWAY_APP", "mine"), ("TOKEN", "from the image")))

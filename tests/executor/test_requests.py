@@ -175,12 +175,12 @@ async def test_an_app_moves_from_one_runtime_to_the_other(desk: Desk) -> None:
 
 @with_a_desk
 async def test_no_two_calls_are_called_alike(desk: Desk) -> None:
-    numbers = set()
-    for runtime in ("native", "docker"):
+    scope = Scope()
+    for ident, runtime in enumerate(("native", "docker")):
         await desk.ask("apply", plan=await desk.plan(app(f"on-{runtime}"), runtime))
-        dispatcher, spec = desk.engine.dispatchers[runtime], desk.engine.live[f"on-{runtime}"].pools["f"]
-        numbers.add(dispatcher.submit(dispatcher.open_pool(spec), Frame(Kind.CALL, 1), NO_FD, lambda _frame, _fd: None))
-    assert len(numbers) == 2
+        channel, _ = desk.engine.open_function(scope, f"on-{runtime}", "f")
+        desk.engine.call(scope, Frame(Kind.CALL, ident, channel=channel), NO_FD)
+    assert len(set(scope.calls.values())) == 2
 
 
 @with_a_desk
