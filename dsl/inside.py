@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import context
@@ -112,7 +113,16 @@ class Image(Imports, Told):
         self.failures = []
 
 
-class Volume(Folder, Told):
+class _Remembered(_Told):
+    """The way in which one was made is kept, so that `real` can make the real one."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"{cls.__name__} has no attribute {name!r}")
+        return partial(cls, _made_by=name)
+
+
+class Volume(Folder, Told, metaclass=_Remembered):
     """A volume where it is mounted.
 
     >>> volume = Volume.from_name("models", create_if_missing=True).read_only()
@@ -120,17 +130,22 @@ class Volume(Folder, Told):
     ('models', None)
     """
 
-    def __init__(self, name: str = "", **options: object) -> None:
+    def __init__(self, name: str = "", *, _made_by: str = "", _mount: Any = None, **options: object) -> None:
         self.name = name
+        self.made = _made_by, (name,), options
+        self.mount: dict[str, Any] = _mount or {}
 
     def with_mount_options(self, **options: object) -> Volume:
-        return self
+        by, _, given = self.made
+        return Volume(self.name, _made_by=by, _mount={**self.mount, **options}, **given)
 
     def read_only(self) -> Volume:
-        return self
+        return self.with_mount_options(read_only=True)
 
 
-class Secret(Told): ...
+class Secret(Told, metaclass=_Remembered):
+    def __init__(self, *args: object, _made_by: str = "", **options: object) -> None:
+        self.made = _made_by, args, options
 
 
 class Cron(Told): ...
@@ -139,7 +154,27 @@ class Cron(Told): ...
 class Period(Told): ...
 
 
-class Retries(Told): ...
+class Retries(Told):
+    def __init__(self, *args: object, **options: object) -> None:
+        self.made = "", args, options
+
+
+def real(told: Any) -> Any:
+    """The object that was meant, where code in a worker says something to the engine: `f.with_options(secrets=[…])`.
+
+    >>> real(Volume.from_name("models").read_only()).decl.read_only, real(3)
+    (True, 3)
+    """
+    if not isinstance(told, Volume | Secret | Retries):
+        return told
+    from .retries import Retries as RealRetries
+    from .secret import Secret as RealSecret
+    from .volume import Volume as RealVolume
+
+    kinds: dict[type, Any] = {Volume: RealVolume, Secret: RealSecret, Retries: RealRetries}
+    kind, (by, args, options) = kinds[type(told)], told.made
+    made = (getattr(kind, by) if by else kind)(*args, **options)
+    return made.with_mount_options(**told.mount) if isinstance(told, Volume) else made
 
 
 def decorator(app: App, options: Any) -> Any:

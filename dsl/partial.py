@@ -129,6 +129,21 @@ def parameter(*, default: Any = _NONE, init: bool = True) -> Any:
     return Parameter(default=None if required else default, required=required, init=init)
 
 
+def checked_concurrency(max_inputs: int, target_inputs: int | None) -> Concurrency:
+    """How many inputs a worker takes at once: at most, and as a rule."""
+    checked_count("max_inputs", max_inputs, 1)
+    if target_inputs is not None and checked_count("target_inputs", target_inputs, 1) > max_inputs:
+        raise invalid(f"target_inputs={target_inputs} is above max_inputs={max_inputs}")
+    return Concurrency(max_inputs=max_inputs, target_inputs=target_inputs)
+
+
+def checked_batching(max_batch_size: int, wait_ms: int) -> Batching:
+    """How many inputs make a batch, and how long the first waits for the others."""
+    checked_count("max_batch_size", max_batch_size, 1, 1000)
+    checked_count("wait_ms", wait_ms, 0, 600_000)
+    return Batching(max_batch_size=max_batch_size, wait_ms=wait_ms)
+
+
 def concurrent(*wrong: object, max_inputs: int, target_inputs: int | None = None) -> Callable[[Target], Partial]:
     """Let each worker take several inputs at a time.
 
@@ -138,9 +153,7 @@ def concurrent(*wrong: object, max_inputs: int, target_inputs: int | None = None
     8
     """
     needs_parentheses(wrong, "concurrent")
-    checked_count("max_inputs", max_inputs, 1)
-    if target_inputs is not None and checked_count("target_inputs", target_inputs, 1) > max_inputs:
-        raise invalid(f"target_inputs={target_inputs} is above max_inputs={max_inputs}")
+    concurrency = checked_concurrency(max_inputs, target_inputs)
 
     def decorate(target: Target) -> Partial:
         partial = partial_of(target, "concurrent")
@@ -151,7 +164,7 @@ def concurrent(*wrong: object, max_inputs: int, target_inputs: int | None = None
             )
         if partial.batching:
             raise invalid("a function can be @slipway.concurrent or @slipway.batched, not both")
-        return evolve(partial, concurrency=Concurrency(max_inputs=max_inputs, target_inputs=target_inputs))
+        return evolve(partial, concurrency=concurrency)
 
     return decorate
 
@@ -165,9 +178,7 @@ def batched(*wrong: object, max_batch_size: int, wait_ms: int) -> Callable[[Targ
     50
     """
     needs_parentheses(wrong, "batched")
-    checked_count("max_batch_size", max_batch_size, 1, 1000)
-    checked_count("wait_ms", wait_ms, 0, 600_000)
-    batching = Batching(max_batch_size=max_batch_size, wait_ms=wait_ms)
+    batching = checked_batching(max_batch_size, wait_ms)
 
     def decorate(target: Target) -> Partial:
         partial = with_role(target, "batched", "batched", batching=batching)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -11,6 +11,7 @@ from .errors import ExecutionError
 
 if TYPE_CHECKING:
     from .app import App
+    from .secret import Secret
     from .variant import Variant
 
 
@@ -35,12 +36,12 @@ class FunctionRef(NamedTuple):
         """
         return f"{self.name}.{self.method}" if self.method else self.name
 
-    def opening(self) -> dict[str, Any]:
-        """The parameters of the request "function.open"."""
+    def opening(self, values_of: Callable[[Secret], Mapping[str, str]] | None = None) -> dict[str, Any]:
+        """The parameters of the request "function.open". `values_of` reads the values of a secret."""
         request: dict[str, Any] = {"app": self.app, "function": self.name}
         if self.method:
             request["method"] = self.method
-        return request if self.variant is None else request | self.variant.opening()
+        return request if self.variant is None else request | self.variant.opening(values_of)
 
 
 Input = tuple[tuple[Any, ...], dict[str, Any]]
