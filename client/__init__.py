@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from slipway.dsl.context import is_local as is_local
     from slipway.dsl.errors import Error as Error
     from slipway.dsl.function import Function as Function
+    from slipway.dsl.function_call import FunctionCall as FunctionCall
     from slipway.dsl.image import Image as Image
     from slipway.dsl.partial import batched as batched
     from slipway.dsl.partial import concurrent as concurrent
@@ -57,6 +58,7 @@ __all__ = [
     "Error",
     "FilePatternMatcher",
     "Function",
+    "FunctionCall",
     "Image",
     "Period",
     "Retries",
@@ -86,6 +88,7 @@ _HOMES = {
     "context": ("current_function_call_id", "current_input_id", "enable_output", "is_local"),
     "errors": ("Error",),
     "function": ("Function",),
+    "function_call": ("FunctionCall",),
     "image": ("Image",),
     "partial": ("batched", "concurrent", "enter", "exit", "method", "parameter"),
     "patterns": ("FilePatternMatcher",),
@@ -102,7 +105,6 @@ _INSIDE = {"Cron", "Image", "Period", "Retries", "Secret", "Volume"}  # what in 
 _LATER = {
     "Dict": "Keep the values in files of a Volume.",
     "Queue": "Pass the items to .map.",
-    "FunctionCall": "Use .remote, or .map for many.",
     "Sandbox": "",
     "NetworkFileSystem": "Use slipway.Volume.",
     "CloudBucketMount": "Use slipway.Volume.",

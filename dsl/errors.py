@@ -15,9 +15,12 @@
     │  ├─ ImageBuildError          a build step failed: `log` holds the end of its log
     │  ├─ CallLost                 the worker was lost: out of memory, killed, start-up failed
     │  └─ CallCancelled
-    ├─ TimeoutError
-    │  └─ FunctionTimeoutError     an attempt took longer than the function's timeout
+    ├─ TimeoutError                not the builtin, which `FunctionCall.get` raises for what is not over yet
+    │  ├─ FunctionTimeoutError     an attempt took longer than the function's timeout
+    │  └─ OutputExpiredError       the result of a spawned call is kept no longer
     └─ InternalError               a broken invariant: a bug in Slipway
+    AsyncUsageWarning              a blocking call where an event loop runs
+    DeprecationError               something that has another name now; a warning, despite its own name
 
 An exception of the user's function comes back as itself, not wrapped (see `slipway.executor.worker.failure`).
 """
@@ -106,9 +109,18 @@ class TimeoutError(Error): ...
 class FunctionTimeoutError(TimeoutError): ...
 
 
+class OutputExpiredError(TimeoutError): ...
+
+
 class InternalError(Error): ...
 
 
 class InputCancellation(BaseException):
     """Raised inside a function, in the worker, when its call is cancelled; not an `Exception`, so that code which
     handles errors lets it through."""
+
+
+class AsyncUsageWarning(UserWarning): ...
+
+
+class DeprecationError(UserWarning): ...

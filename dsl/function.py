@@ -8,17 +8,22 @@ from functools import cached_property, update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 
 from . import context, registry
-from .calls import ForEach, Local, Map, Remote, StarMap
+from .calls import Local, Remote, RemoteGen, Spawn, Way, a_generator, no_generator
 from .errors import ExecutionError, InvalidError
 from .later import Later
 from .origin import here, invalid, origin_of, text_argument
+from .scaled import Scaled
 from .session import FunctionRef, Session, current_session, the_runner, worker_app
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from .app import App
     from .declaration import Batching, Concurrency, EndpointDecl, Origin
     from .image import Image
+    from .maps import ForEach, Map, SpawnMap, SpawnTogether, StarMap
     from .options import FunctionSettings
+    from .variant import Variant, VariantArguments
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,7 +33,7 @@ L = TypeVar("L")
 _VARARGS = 0x04  # as in `inspect`, which takes longer to import than all of this
 
 
-class Function(Generic[P, R, L]):
+class Function(Scaled, Generic[P, R, L]):
     """A function of an app. `f.remote(x)` runs it in a worker, `f.local(x)` right here; `f(x)` alone says so.
 
     >>> from slipway.dsl.app import App
@@ -45,19 +50,9 @@ class Function(Generic[P, R, L]):
     Use square.remote(...) to run it in a worker, or square.local(...) to run it here.
     """
 
-    remote_gen = Later("Function.remote_gen", "Return a list and use .remote.")
-    spawn = Later("Function.spawn", "Use .remote, or .map for many.")
-    spawn_map = Later("Function.spawn_map", "Use .for_each.")
-    experimental_spawn_map = Later("Function.experimental_spawn_map", "Use .map.")
-    with_options = Later("Function.with_options", "Say it in @app.function(...).")
-    with_concurrency = Later("Function.with_concurrency")
-    with_batching = Later("Function.with_batching")
     get_web_url = Later("Function.get_web_url")
-    get_current_stats = Later("Function.get_current_stats")
-    keep_warm = Later("Function.keep_warm", "Say @app.function(min_containers=...).")
-    update_autoscaler = Later("Function.update_autoscaler", "Say @app.function(min_containers=...).")
+    keep_warm = Later("Function.keep_warm", "Use f.autoscaler.update(min_containers=...).")
     stats = Later("Function.stats")
-    from_id = Later("Function.from_id", "Use Function.from_name.")
 
     def __init__(
         self,
@@ -72,8 +67,13 @@ class Function(Generic[P, R, L]):
         batching: Batching | None = None,
         is_generator: bool | None = None,
         image: Image | None = None,
+        method: str = "",
+        variant: Variant | None = None,
     ) -> None:
+        """Of a class, `name` is the class, `method` one of its methods and `raw` that method as it is written."""
         self.name = name
+        self.method = method
+        self.variant = variant
         self.app = app
         self.app_name = app_name
         self.settings = settings
@@ -83,7 +83,7 @@ class Function(Generic[P, R, L]):
         self.batching = batching
         self._raw = raw
         self._is_generator = is_generator
-        self._ref = FunctionRef(app="", name=name)
+        self._ref = FunctionRef("", name, method, variant)
         if raw is not None:
             update_wrapper(self, raw, updated=())  # name, module, doc and signature are the function's
 
@@ -105,8 +105,33 @@ class Function(Generic[P, R, L]):
             raise invalid("calling an older version of an app is not in this release of Slipway")
         app_name, name = text_argument(app_name, "the name of an app"), text_argument(name, "the name of a function")
         if "." in name:
-            raise invalid(f"{name!r} is a method, and Function.from_name takes functions")
+            cls, _, method = name.partition(".")
+            way = f"Use Cls.from_name({app_name!r}, {cls!r})().{method}."
+            raise invalid(f"{name!r} is a method, and Function.from_name takes functions", hint=way)
         return Function(name=name, app_name=app_name)
+
+    @staticmethod
+    def from_id(function_id: str, client: object = None) -> Function[..., Any, Any]:
+        """A function by its `object_id`, which names it and its app. It is looked up when it is first called.
+
+        >>> Function.from_id("fu-search/query")
+        <Function query of search>
+        """
+        prefix, app, name = function_id[:3], *function_id[3:].partition("/")[::2]
+        if prefix != "fu-" or not app or not name:
+            raise invalid(f"{function_id!r} is not the id of a function", hint="They look like fu-search/query.")
+        name, _, method = name.partition(".")
+        return Function(name=name, app_name=app, method=method)
+
+    @property
+    def object_id(self) -> str:
+        """What to find the function by with `from_id`. Raises `ExecutionError` where its app doesn't run."""
+        if self.variant is not None:
+            raise ExecutionError(
+                f"{here()}: {self!r} is a variant, which has no id of its own", hint="Pass the handle itself on."
+            )
+        _, ref = self.target("object_id")
+        return f"fu-{ref.app}/{ref.title}"
 
     # --- calling --------------------------------------------------------------------------------------
 
@@ -116,6 +141,16 @@ class Function(Generic[P, R, L]):
         return Remote(self)
 
     @cached_property
+    def remote_gen(self) -> RemoteGen[P]:
+        """Run a generator in a worker and loop over its items; `async for` over `f.remote_gen.aio(...)`."""
+        return RemoteGen(self)
+
+    @cached_property
+    def spawn(self) -> Spawn[P, R]:
+        """Start a call that goes on without this program; its result is fetched from the `FunctionCall`."""
+        return Spawn(self)
+
+    @cached_property
     def local(self) -> Local[P, L]:
         """Run it in this process, as if it weren't part of an app."""
         return Local(self)
@@ -123,17 +158,37 @@ class Function(Generic[P, R, L]):
     @cached_property
     def map(self) -> Map[R]:
         """Run it for each input, in as many workers as may be, and give the results in order."""
+        from .maps import Map  # not every worker needs it, and its start is to be quick
+
         return Map(self)
 
     @cached_property
     def starmap(self) -> StarMap[R]:
         """As `map`, for inputs that are sequences of arguments."""
+        from .maps import StarMap
+
         return StarMap(self)
 
     @cached_property
     def for_each(self) -> ForEach:
         """Run it for each input and wait for all, results left aside."""
+        from .maps import ForEach
+
         return ForEach(self)
+
+    @cached_property
+    def spawn_map(self) -> SpawnMap:
+        """Start a call for each input, and wait for no result."""
+        from .maps import SpawnMap
+
+        return SpawnMap(self)
+
+    @cached_property
+    def experimental_spawn_map(self) -> SpawnTogether[R]:
+        """Start one call with many inputs, whose results are fetched from the `FunctionCall`."""
+        from .maps import SpawnTogether
+
+        return SpawnTogether(self)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> NoReturn:
         name = self.name
@@ -141,6 +196,34 @@ class Function(Generic[P, R, L]):
             f"a function of an app can't be called directly: {name}(...)",
             hint=f"Use {name}.remote(...) to run it in a worker, or {name}.local(...) to run it here.",
         )
+
+    # --- variants -------------------------------------------------------------------------------------
+
+    def with_options(self, **options: Unpack[VariantArguments]) -> Function[P, R, L]:
+        """The function with other options, and so with workers of its own."""
+        from . import variant
+
+        return self._varied(variant.with_options(self.variant, **options))
+
+    def with_concurrency(self, *, max_inputs: int, target_inputs: int | None = None) -> Function[P, R, L]:
+        """The function with so many inputs at once in each worker, as `@slipway.concurrent` says it."""
+        from . import variant
+
+        return self._varied(variant.with_concurrency(self.variant, max_inputs=max_inputs, target_inputs=target_inputs))
+
+    def with_batching(self, *, max_batch_size: int, wait_ms: int) -> Function[P, R, L]:
+        """The function with its inputs in batches, as `@slipway.batched` says it."""
+        from . import variant
+
+        return self._varied(variant.with_batching(self.variant, max_batch_size=max_batch_size, wait_ms=wait_ms))
+
+    def _varied(self, variant: Variant) -> Function[P, R, L]:
+        varied = object.__new__(type(self))
+        own = {name: value for name, value in vars(self).items() if not isinstance(value, Way) and name != "autoscaler"}
+        varied.__dict__.update(own)  # but for what calls this one
+        varied.variant = variant
+        varied._ref = FunctionRef("", self.name, self.method, variant)
+        return varied
 
     # --- for whoever acts -----------------------------------------------------------------------------
 
@@ -181,8 +264,8 @@ class Function(Generic[P, R, L]):
         """The Python function, where this process has it."""
         if self._raw is None:
             raise ExecutionError(
-                f"{here()}: {self.name}.{what}: {self!r} was looked up by name, its code isn't here",
-                hint=f"Use {self.name}.remote(...).",
+                f"{here()}: {self.title}.{what}: {self!r} was looked up by name, its code isn't here",
+                hint=f"Use {self.title}.remote(...).",
             )
         return self._raw
 
@@ -200,25 +283,25 @@ class Function(Generic[P, R, L]):
         if session is not None:
             return session, self._named(app.name or "")
         raise ExecutionError(
-            f"{here()}: {self.name}.{what}() needs the app to be running, and it isn't",
+            f"{here()}: {self.title}.{what}() needs the app to be running, and it isn't",
             hint="Put the call in a `with app.run():` block, or in a @app.local_entrypoint() and use `slipway run`.",
         )
 
     def _named(self, app: str) -> FunctionRef:
         if self._ref.app != app:
-            self._ref = FunctionRef(app=app, name=self.name)
+            self._ref = FunctionRef(app, self.name, self.method, self.variant)
         return self._ref
 
     def callable_by(self, what: str) -> None:
         """Refuse a call that this kind of function doesn't have."""
-        if self.is_generator:
-            raise invalid(
-                f"{self.name} is a generator, and {self.name}.{what} takes functions that return once",
-                hint="Return a list instead; generators come with a later release.",
-            )
+        if self._raw is not None or self._is_generator is not None:  # else the engine knows
+            if what == "remote_gen" and not self.is_generator:
+                raise no_generator(self.title)
+            if what != "remote_gen" and self.is_generator:
+                raise a_generator(self.title, what)
         if self.endpoint is not None:
             raise invalid(
-                f"{self.name} is a web endpoint and is called by its URL, not by .{what}",
+                f"{self.title} is a web endpoint and is called by its URL, not by .{what}",
                 hint="To call it from Python, move its work into a function of its own.",
             )
 
@@ -227,6 +310,8 @@ class Function(Generic[P, R, L]):
         raw = self._raw
         if raw is None:
             return
+        if self.method:
+            args = (None, *args)  # it is bound in the worker
         code = raw.__code__
         if not kwargs and not code.co_kwonlyargcount and not code.co_flags & _VARARGS:
             least = code.co_argcount - len(raw.__defaults__ or ())
@@ -239,31 +324,35 @@ class Function(Generic[P, R, L]):
             signature.bind(*args, **kwargs)
         except TypeError as error:
             bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
-            raise TypeError(f"{here()}: {error}: the function is {self.name}{inspect.Signature(bare)}") from None
+            raise TypeError(f"{here()}: {error}: the function is {self.title}{inspect.Signature(bare)}") from None
 
     def warn_if_mounted(self) -> None:
         """Say that a function with volumes runs without them here."""
         if self.settings is not None and self.settings.volumes and context.is_local():
-            warnings.warn(f"{self.name}.local(...) runs without the function's volumes", stacklevel=3)
+            warnings.warn(f"{self.title}.local(...) runs without the function's volumes", stacklevel=3)
 
     def __reduce__(self) -> tuple[Any, ...]:
         running = (self.app.running if self.app else None) or (worker_app() if self.app else None)
         app = running.app_id if running else self.app_name or (self.app.name if self.app else None) or ""
-        return _restore, (app, self.name)
+        known = self._is_generator if self._raw is None else self.is_generator
+        return restore, (app, self.name, self.method, self.variant, known)
 
     def __repr__(self) -> str:
         app = self.app_name if self.app is None else self.app.name
-        return f"<Function {self.name}{f' of {app}' if app else ''}>"
+        return f"<Function {self.title}{f' of {app}' if app else ''}>"
 
 
-def _restore(app: str, name: str) -> Function[..., Any, Any]:
+def restore(
+    app: str, name: str, method: str, variant: Variant | None, is_generator: bool | None
+) -> Function[..., Any, Any]:
     """A handle from a pickle: the one that this process has declared, else one to be looked up."""
     worker = worker_app()
     for known in reversed(registry.apps):
         running = known.running or worker
-        if app in {known.name or "", running.app_id if running else ""} and name in known.functions:
-            return known.functions[name]
-    return Function(name=name, app_name=app)
+        if app in {known.name or "", running.app_id if running else ""} and name in known.functions and not method:
+            found = known.functions[name]
+            return found if variant is None else found._varied(variant)
+    return Function(name=name, app_name=app, method=method, variant=variant, is_generator=is_generator)
 
 
 def raw_of(found: object) -> Callable[..., Any]:

@@ -111,6 +111,11 @@ class Session(Protocol):
 
     def results_aio(self, call: str, start: int, end: int | None) -> AsyncIterator[Any]: ...
 
+    def gather(self, calls: list[str]) -> list[Any]:
+        """The results of several calls, in their order. Raises what the first one to fail raised."""
+
+    async def gather_aio(self, calls: list[str]) -> list[Any]: ...
+
     def ask(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         """A request to the engine that takes and gives plain data (docs/wire.md)."""
 
@@ -178,3 +183,12 @@ def the_runner() -> Runner:
             raise ExecutionError("nothing here can reach an engine", hint="Import slipway, not slipway.dsl alone.")
         _Program.runner = _Program.make_runner()
     return _Program.runner
+
+
+def session_here() -> Session:
+    """The session of this block, of this worker, or else of this program."""
+    session = current_session.get()
+    if session is not None:
+        return session
+    worker = worker_app()
+    return worker.session if worker is not None else the_runner().session()

@@ -22,6 +22,10 @@ class LocalSession:
     def __init__(self) -> None:
         self.asked: list[FunctionRef] = []
         self.functions: dict[str, Callable[..., Any]] = {}
+        self.spawned: dict[str, list[Any]] = {}  # what came of each input
+        self.waited: list[float | None] = []
+        self.requests: list[tuple[str, dict[str, Any]]] = []
+        self.replies: dict[str, dict[str, Any]] = {}
 
     def call(self, function: FunctionRef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.asked.append(function)
@@ -48,6 +52,75 @@ class LocalSession:
     ) -> AsyncIterator[Any]:
         async for args, kwargs in inputs:
             yield await self.call_aio(function, args, kwargs)
+
+    def stream(self, function: FunctionRef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
+        yield from self.call(function, args, kwargs)
+
+    async def stream_aio(
+        self, function: FunctionRef, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> AsyncIterator[Any]:
+        for item in self.stream(function, args, kwargs):
+            yield item
+
+    def spawn(self, function: FunctionRef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        return self.spawn_together(function, [(args, kwargs)])
+
+    async def spawn_aio(self, function: FunctionRef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        return self.spawn(function, args, kwargs)
+
+    def spawn_each(self, function: FunctionRef, inputs: Iterable[Input]) -> None:
+        for args, kwargs in inputs:
+            self.spawn(function, args, kwargs)
+
+    async def spawn_each_aio(self, function: FunctionRef, inputs: AsyncIterator[Input]) -> None:
+        self.spawn_each(function, [item async for item in inputs])
+
+    def spawn_together(self, function: FunctionRef, inputs: Iterable[Input]) -> str:
+        ident = f"fc-{len(self.spawned) + 1:x}"
+        self.spawned[ident] = [self._outcome(function, args, kwargs) for args, kwargs in inputs]
+        return ident
+
+    async def spawn_together_aio(self, function: FunctionRef, inputs: AsyncIterator[Input]) -> str:
+        return self.spawn_together(function, [item async for item in inputs])
+
+    def result(self, call: str, index: int, timeout: float | None) -> Any:
+        self.waited.append(timeout)
+        found = self.spawned[call][index]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def result_aio(self, call: str, index: int, timeout: float | None) -> Any:
+        return self.result(call, index, timeout)
+
+    def results(self, call: str, start: int, end: int | None) -> Iterator[Any]:
+        yield from (self.result(call, start + i, None) for i in range(len(self.spawned[call][start:end])))
+
+    async def results_aio(self, call: str, start: int, end: int | None) -> AsyncIterator[Any]:
+        for item in self.results(call, start, end):
+            yield item
+
+    def gather(self, calls: list[str]) -> list[Any]:
+        return [self.result(call, 0, None) for call in calls]
+
+    async def gather_aio(self, calls: list[str]) -> list[Any]:
+        return self.gather(calls)
+
+    def ask(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        self.requests.append((method, params))
+        if method == "call.count":
+            return {"inputs": len(self.spawned[params["call"]])}
+        return self.replies[method]
+
+    async def ask_aio(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        return self.ask(method, params)
+
+    def ask_of(self, function: FunctionRef, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        self.asked.append(function)
+        return self.ask(method, params)
+
+    async def ask_of_aio(self, function: FunctionRef, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        return self.ask_of(function, method, params)
 
 
 class Block:

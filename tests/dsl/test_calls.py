@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -76,7 +77,7 @@ def test_threads_reach_the_running_app(runner: LocalRunner) -> None:
 def test_async_run(runner: LocalRunner) -> None:
     async def main() -> list[int]:
         async with app.run():
-            return [await add.remote.aio(1, 1), add.remote(2, 2)]
+            return [await add.remote.aio(1, 1), await add.remote.aio(2, 2)]
 
     assert asyncio.run(main()) == [2, 4]
     assert runner.seen == ["run calls", "end calls"]
@@ -207,19 +208,112 @@ def test_starmap_checks_each_input(runner: LocalRunner) -> None:
         list(add.starmap([1]))  # type: ignore[list-item]  # as a user may
 
 
-def test_generators_wait_for_their_release() -> None:
-    for call in (count.remote, count.map):
-        with pytest.raises(InvalidError, match="count is a generator"):
-            call([1])
-    with pytest.raises(InvalidError, match=r"Function.remote_gen is not in this release"):
+def test_generators_are_called_in_their_own_way(runner: LocalRunner) -> None:
+    with app.run():
+        assert list(count.remote_gen(3)) == [0, 1, 2]
+        for call in (count.remote, count.spawn, lambda x: count.map([x]), lambda x: count.spawn_map([x])):
+            with pytest.raises(InvalidError, match=r"count is a generator.*\nUse count.remote_gen"):
+                call(1)
+        with pytest.raises(InvalidError, match=r"add is no generator.*\nUse add.remote\("):
+            add.remote_gen(1)
+        with pytest.raises(TypeError, match="missing a required argument"):
+            count.remote_gen()
+
+
+def test_items_of_a_generator_in_async_code(runner: LocalRunner) -> None:
+    async def main() -> list[int]:
+        async with app.run():
+            return [item async for item in count.remote_gen.aio(3)]
+
+    assert asyncio.run(main()) == [0, 1, 2]
+
+
+def test_items_that_nobody_asks_for() -> None:
+    with pytest.warns(UserWarning, match=r"count.remote_gen\(...\) ran nothing, .* loop over it"):
         count.remote_gen(3)
+    closed = count.remote_gen(3)
+    closed.close()
+    assert list(closed) == []
 
 
-@pytest.mark.parametrize("name", ["spawn", "spawn_map", "with_options", "get_web_url", "with_batching"])
+def test_a_blocking_call_in_a_running_loop_says_so(runner: LocalRunner) -> None:
+    async def main() -> None:
+        for call in (add.remote, add.spawn):
+            with pytest.warns(slipway.exception.AsyncUsageWarning, match=rf"{call.what} blocks .* use {call.what}.aio"):
+                call(1)
+        with pytest.warns(slipway.exception.AsyncUsageWarning):
+            list(count.remote_gen(1))
+
+    with app.run():
+        asyncio.run(main())
+
+
+def test_a_cell_of_a_notebook_may_block(runner: LocalRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notebook's own loop runs all the time, and its cells are plain code."""
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+
+    def cell() -> list[int]:
+        return [add.remote(1), *add.map([2, 3])]
+
+    async def main() -> list[int]:
+        with pytest.warns(slipway.exception.AsyncUsageWarning):
+            add.remote(1)
+        return cell()
+
+    with app.run():
+        assert asyncio.run(main()) == [1, 2, 3]
+
+
+def test_spawned_calls_are_fetched_by_their_id(runner: LocalRunner) -> None:
+    with app.run():
+        call = add.spawn(1, y=2)
+        assert isinstance(call, slipway.FunctionCall) and call.get() == 3 and call.get(timeout=0) == 3
+        assert add.spawn_map([1, 2], kwargs={"y": 1}) is None  # type: ignore[func-returns-value]
+        many = add.experimental_spawn_map([1, 2, 3], [10, 20])
+        assert (many.num_inputs(), list(many.iter()), many.get(index=1)) == (2, [11, 22], 22)
+
+    async def main() -> list[Any]:
+        async with app.run():
+            one = await add.spawn.aio(5)
+            await add.spawn_map.aio([1])
+            more = await add.experimental_spawn_map.aio([1, 2])
+            return [await one.get.aio(), [x async for x in more.iter.aio(1)], await more.num_inputs.aio()]
+
+    assert asyncio.run(main()) == [5, [2], 2]
+
+
+@pytest.mark.parametrize("name", ["get_web_url", "keep_warm", "stats"])
 def test_later_parts_say_so(name: str) -> None:
     for call in (getattr(add, name), getattr(add, name).aio):
         with pytest.raises(InvalidError, match=f"Function.{name} is not in this release of Slipway"):
             call(1)
+
+
+def test_variants_have_workers_of_their_own(runner: LocalRunner) -> None:
+    big = add.with_options(memory=512).with_concurrency(max_inputs=4)
+    assert big is not add and big.remote is not add.remote and add.variant is None
+    with app.run():
+        assert big.remote(1, 2) == 3
+        asked = runner.session_.asked[-1]
+        assert (asked.name, asked.opening()["options"]["max_inputs"]) == ("add", 4)
+    again = pickle.loads(pickle.dumps(big))
+    assert again.variant == big.variant and again.raw is add.raw
+    assert add.with_batching(max_batch_size=2, wait_ms=10).variant is not None
+    with app.run(), pytest.raises(ExecutionError, match="is a variant, which has no id"):
+        big.object_id  # noqa: B018 - reading it raises
+
+
+def test_ids_name_the_function_and_its_app(runner: LocalRunner) -> None:
+    assert slipway.Function.from_name("search", "query").object_id == "fu-search/query"
+    found = slipway.Function.from_id("fu-search/Model.embed")
+    assert (repr(found), found.object_id) == ("<Function Model.embed of search>", "fu-search/Model.embed")
+    with app.run():
+        assert add.object_id == "fu-ap-1/add"
+    with pytest.raises(ExecutionError):
+        add.object_id  # noqa: B018 - reading it raises
+    for wrong in ("fc-1", "fu-", "fu-search", "fu-/f"):
+        with pytest.raises(InvalidError, match="is not the id of a function"):
+            slipway.Function.from_id(wrong)
 
 
 def test_web_functions_are_called_by_url() -> None:
@@ -242,7 +336,7 @@ def test_looked_up_functions(runner: LocalRunner) -> None:
     assert runner.session_.asked == [FunctionRef(app="search", name="query")]
     with pytest.raises(ExecutionError, match="its code isn't here"):
         query.local("a")
-    with pytest.raises(InvalidError, match="is a method"):
+    with pytest.raises(InvalidError, match=r"is a method, .*\nUse Cls.from_name\('search', 'Model'\)\(\).query"):
         slipway.Function.from_name("search", "Model.query")
     with pytest.raises(InvalidError, match="an older version"):
         slipway.Function.from_name("search", "query", version=3)

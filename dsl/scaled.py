@@ -1,0 +1,104 @@
+"""What functions and objects of classes have in common: workers, which can be looked at and told how many to be."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .dual import twin_of
+from .errors import DeprecationError
+from .origin import here
+
+if TYPE_CHECKING:
+    from .autoscaler import Autoscaler, FunctionStats
+    from .session import FunctionRef, Session
+
+S = TypeVar("S", bound="Scaled")
+
+
+class Scaled:
+    """Something with workers. `name` is that of the function or class, `title` is what to call it in a message."""
+
+    name: str
+    method: str = ""
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}.{self.method}" if self.method else self.name
+
+    def target(self, what: str) -> tuple[Session, FunctionRef]:
+        """The session to act through, and what to ask it for."""
+        raise NotImplementedError
+
+    @cached_property
+    def autoscaler(self) -> Autoscaler:
+        """How many workers there may be: `settings()` tells, `update(...)` changes it until the next deployment."""
+        from .autoscaler import Autoscaler  # here, since a worker's start is to be quick
+
+        return Autoscaler(self)
+
+    async def _update_autoscaler_aio(
+        self,
+        *,
+        min_containers: int | None = None,
+        max_containers: int | None = None,
+        buffer_containers: int | None = None,
+        scaledown_window: float | None = None,
+    ) -> None:
+        self._say_deprecated()
+        await self.autoscaler.update.aio(
+            min_containers=min_containers,
+            max_containers=max_containers,
+            buffer_containers=buffer_containers,
+            scaledown_window=scaledown_window,
+        )
+
+    @twin_of(_update_autoscaler_aio)
+    def update_autoscaler(
+        self,
+        *,
+        min_containers: int | None = None,
+        max_containers: int | None = None,
+        buffer_containers: int | None = None,
+        scaledown_window: float | None = None,
+    ) -> None:
+        """The older name of `autoscaler.update`."""
+        self._say_deprecated()
+        self.autoscaler.update(
+            min_containers=min_containers,
+            max_containers=max_containers,
+            buffer_containers=buffer_containers,
+            scaledown_window=scaledown_window,
+        )
+
+    def _say_deprecated(self) -> None:
+        place = here()
+        text = f"{self.title}.update_autoscaler(...) is called {self.title}.autoscaler.update(...) now"
+        warnings.warn_explicit(text, DeprecationError, place.file, place.line)
+
+    async def _get_current_stats_aio(self) -> FunctionStats:
+        from .autoscaler import stats_of
+
+        session, ref = self.target("get_current_stats")
+        return stats_of(await session.ask_of_aio(ref, "function.stats", {}))
+
+    @twin_of(_get_current_stats_aio)
+    def get_current_stats(self) -> FunctionStats:
+        """How many inputs wait and run now, and in how many workers."""
+        from .autoscaler import stats_of
+
+        session, ref = self.target("get_current_stats")
+        return stats_of(session.ask_of(ref, "function.stats", {}))
+
+    async def _hydrate_aio(self: S, client: Any = None) -> S:
+        session, ref = self.target("hydrate")
+        await session.ask_of_aio(ref, "function.stats", {})
+        return self
+
+    @twin_of(_hydrate_aio)
+    def hydrate(self: S, client: Any = None) -> S:
+        """Look it up now, not when it is first called. Raises `NotFoundError`."""
+        session, ref = self.target("hydrate")
+        session.ask_of(ref, "function.stats", {})
+        return self
