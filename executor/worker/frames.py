@@ -33,6 +33,8 @@ class Kind(IntEnum):
     RECALL = 12  # engine → worker: give an input back if it has not started; answered by RECALL, outcome 1: given back
     STREAM = 13  # engine → worker, before START: what came with it is the pipe for stdout (channel 1) or stderr (2)
     TAKEN = 14  # client → engine → worker (control): the consumer of generator `id` took `channel` more of its items
+    FORK = 15  # engine → template: fork worker `id`: {"socket", "token", "env"}; CANCEL: send it the signal `channel`
+    ENDED = 16  # template → engine: fork `id` has ended, wait status `channel`; outcome 1: it was not made, with why
 
 
 class Flag(IntFlag):
