@@ -38,11 +38,19 @@ _OUTCOME_TEXT = {int(outcome): outcome.name.lower() for outcome in Outcome}
 
 @frozen(kw_only=True)
 class Ears:
-    """Who hears what happens: `on_records` gets finished calls in batches; `on_client` a connection that code in a
-    worker has opened to call other functions."""
+    """Who hears what happens: `on_records` gets finished inputs in batches; `on_client` a connection that code in a
+    worker has opened to call other functions.
+
+    `on_attempt` hears of the attempts of durable inputs before they begin (`attempts` counts this one already, and
+    `worker_name` is set); the input is sent when it calls what it got, once. `on_attempt_over` hears that an attempt of
+    any input is over and another one follows: its outcome and the reason, while `attempts`, `losses` and `worker_name`
+    are still those of the one that is over. The end of the last attempt is the outcome, which `Input.send` gets.
+    """
 
     on_records: Callable[[list[CallRow]], None]
     on_line: Callable[[PoolSpec, str, Line], None]
+    on_attempt: Callable[[Input, Callable[[], None]], None] = lambda _given, go: go()
+    on_attempt_over: Callable[[Input, Outcome, str], None] = lambda _given, _outcome, _reason: None
     on_client: Callable[[PoolSpec, str, socket.socket], None]
 
 
