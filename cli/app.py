@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from .output import OUTPUT, Line, say, show
+from .log_lines import print_lines, tail_options, wanted
+from .output import Line, say, show
 from .source import connect, json_option
 
 
@@ -79,33 +80,30 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[Line]:
 
 @app.command("logs")
 @click.argument("name", metavar="APP")
-@click.option("-n", "--tail", default=100, show_default=True, help="How many lines of the past.")
-@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
-@click.option("--timestamps", is_flag=True, help="Show when each line was printed.")
-@json_option
-def logs(name: str, tail: int, follow: bool, timestamps: bool, as_json: bool) -> None:
-    """Show what the workers of APP printed.
+@tail_options("the app ends or Ctrl-C")
+@click.option("--function", metavar="NAME", help="Only of this function, class or Class.method.")
+@click.option("--call", metavar="ID", help="Only of this call, fc-…, or of this one of its inputs, in-….")
+@click.option("--worker", metavar="NAME", help="Only of this worker, as `slipway container list` names it.")
+def logs(
+    name: str,
+    function: str | None,
+    call: str | None,
+    worker: str | None,
+    timestamps: bool,
+    as_json: bool,
+    **which: Any,
+) -> int:
+    """Show what the workers of APP printed, and what the engine has to say of them.
+
+    Each line has its function before it, and its worker where several have spoken; where a program reads, always both.
 
     \b
     Examples:
       slipway app logs search -n 20
-      slipway app logs search --follow
+      slipway app logs search --follow --source stderr
+      slipway app logs search --since 2h --function index --search Error
     """
-
-    def print_one(line: dict[str, Any]) -> None:
-        if as_json:
-            click.echo(json.dumps(line))
-        else:
-            show([_log_line(line, timestamps)])
-
+    said = {"app": name, "function": function, "call": call, "worker": worker}
+    params = {key: value for key, value in said.items() if value is not None} | wanted(**which)
     with connect() as link:
-        for line in link.request("app.logs", {"app": name, "tail": tail})["lines"]:
-            print_one(line)
-        if follow:
-            link.request("logs.follow", {"app": name}, on_event=print_one)
-
-
-def _log_line(line: dict[str, Any], timestamps: bool) -> Line:
-    at = line.get("at_ms", 0)
-    stamp = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(at / 1000))}.{at % 1000:03d} " if timestamps else ""
-    return ((f"{stamp}{line.get('function', '')} | ", "dim"), (line.get("text", ""), OUTPUT))
+        return print_lines(link, "app.logs", params, timestamps=timestamps, as_json=as_json)

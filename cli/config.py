@@ -25,8 +25,11 @@ DEFAULTS = {
     "docker.user": "the image's own",
     "docker.shm_size": "half of this machine's memory",
     "gc.keep": "nothing that nobody needs",
+    "logs.budget": "1024 MiB",
+    "logs.app": "64 MiB",
 }
-FIELDS = {"shm_size": "shm_mib"}  # where settings are called otherwise in the file than within
+# Where settings are called otherwise in the file than within.
+FIELDS = {"shm_size": "shm_mib", "budget": "budget_mib", "app": "app_mib"}
 
 
 @click.command()
@@ -77,8 +80,7 @@ def _rows(reading: Reading) -> Iterator[Row]:
     yield _engine(reading)
     for setting, unsaid in DEFAULTS.items():
         table, _, name = setting.partition(".")
-        value = config.keep_mib if table == "gc" else getattr(config.docker, FIELDS.get(name, name))
-        yield _row(reading, (table, name), value) or (setting, unsaid, DEFAULT)
+        yield _row(reading, (table, name), _value(reading, table, name)) or (setting, unsaid, DEFAULT)
     for base, image in config.docker.bases:
         yield f"docker.bases.{base}", image, reading.place("docker", "bases", base)
     for app, said in config.apps:
@@ -86,6 +88,15 @@ def _rows(reading: Reading) -> Iterator[Row]:
             row = _row(reading, ("apps", app, name), getattr(said, FIELDS.get(name, name)))
             if row is not None:
                 yield row
+
+
+def _value(reading: Reading, table: str, name: str) -> str | int | None:
+    """What is set in the file; None where nothing is."""
+    config = reading.config
+    if table == "gc":
+        return config.keep_mib
+    found: str | int | None = getattr(config.logs if table == "logs" else config.docker, FIELDS.get(name, name))
+    return found if (table, name) in reading.lines else None
 
 
 def _row(reading: Reading, keys: tuple[str, ...], value: str | int | None) -> Row | None:

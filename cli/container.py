@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from .app import table
-from .output import OUTPUT, Line, say, show
+from .log_lines import print_lines, tail_options, wanted
+from .output import say, show
 from .source import connect, json_option
 from .terminal import attend, pty_option
 
@@ -93,11 +94,8 @@ def exec_in(ident: str, words: tuple[str, ...], pty: bool | None) -> int:
 
 @container.command("logs")
 @click.argument("ident", metavar="CONTAINER")
-@click.option("-n", "--tail", default=100, show_default=True, help="How many lines of the past.")
-@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until the container ends.")
-@click.option("--timestamps", is_flag=True, help="Show when each line was printed.")
-@json_option
-def logs(ident: str, tail: int, follow: bool, timestamps: bool, as_json: bool) -> None:
+@tail_options("the container ends or Ctrl-C")
+def logs(ident: str, timestamps: bool, as_json: bool, **which: Any) -> int:
     """Show what the worker CONTAINER printed, also when it has ended.
 
     \b
@@ -105,27 +103,9 @@ def logs(ident: str, tail: int, follow: bool, timestamps: bool, as_json: bool) -
       slipway container logs w1-4711 -n 20
       slipway container logs w1-4711 --follow
     """
-
-    def print_one(line: dict[str, Any]) -> None:
-        if as_json:
-            click.echo(json.dumps(line))
-        else:
-            show([_log_line(line, timestamps)])
-
-    def hear(event: dict[str, Any]) -> None:
-        for line in event["lines"] if event["event"] == "lines" else [event]:
-            print_one(line)
-
     with connect() as link:
-        reply = link.request("container.logs", {"id": ident, "tail": tail, "follow": follow}, on_event=hear)
-    for line in reply["lines"]:
-        print_one(line)
-
-
-def _log_line(line: dict[str, Any], timestamps: bool) -> Line:
-    at = line.get("at_ms", 0)
-    stamp = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(at / 1000))}.{at % 1000:03d} " if timestamps else ""
-    return ((stamp, "dim"), (line.get("text", ""), OUTPUT))
+        params = {"id": ident} | wanted(**which)
+        return print_lines(link, "container.logs", params, timestamps=timestamps, as_json=as_json, alone=True)
 
 
 @container.command("stop")

@@ -27,6 +27,11 @@ STYLES: dict[str, dict[str, Any]] = {
     "note": {"fg": "cyan"},
     "good": {"fg": "green", "bold": True},
 }
+WORKER_STYLES = tuple(f"worker{number}" for number in range(6))
+STYLES |= {
+    style: {"fg": colour}
+    for style, colour in zip(WORKER_STYLES, ("cyan", "magenta", "blue", "green", "yellow", "bright_cyan"), strict=True)
+}
 
 
 def is_terminal(stream: TextIO) -> bool:

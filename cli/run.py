@@ -14,6 +14,7 @@ import click
 from slipway.dsl.errors import Error, InvalidError
 
 from .failure import UserFailure, from_worker
+from .log_lines import timestamps_option
 from .result import show_result
 from .screen import Screen
 from .signature import command_for
@@ -27,11 +28,18 @@ if TYPE_CHECKING:
 @as_module_option
 @click.option("-q", "--quiet", is_flag=True, help="Show neither progress nor the workers' output.")
 @click.option("-w", "--write-result", metavar="FILE", help="Write the result, text or bytes, to a file.")
+@timestamps_option
 @runtime_option
 @click.argument("ref", metavar="APP[::NAME]")
 @click.argument("words", metavar="[ARGS]...", nargs=-1, type=click.UNPROCESSED)
 def run(
-    ref: str, words: tuple[str, ...], as_module: bool, quiet: bool, write_result: str | None, runtime: str | None
+    ref: str,
+    words: tuple[str, ...],
+    as_module: bool,
+    quiet: bool,
+    write_result: str | None,
+    timestamps: bool,
+    runtime: str | None,
 ) -> None:
     """Run an entrypoint of APP here, or one of its functions in a worker, with the app running for as long as it takes.
 
@@ -54,7 +62,7 @@ def run(
     given = _parsed(goal, words, f"slipway run {ref}")
     if given is None:
         return
-    result = _carry_out(loaded, goal, *given, quiet=quiet, runtime=runtime)
+    result = _carry_out(loaded, goal, *given, quiet=quiet, timestamps=timestamps, runtime=runtime)
     if write_result is not None:
         _write(result, write_result)
     elif result is not None and isinstance(goal, Function):
@@ -76,15 +84,13 @@ def _parsed(goal: Target, words: tuple[str, ...], program: str) -> tuple[tuple[A
     return parsed if isinstance(parsed, tuple) else None
 
 
-def _carry_out(
-    loaded: Loaded, goal: Target, args: tuple[Any, ...], kwargs: dict[str, Any], *, quiet: bool, runtime: str | None
-) -> Any:
+def _carry_out(loaded: Loaded, goal: Target, args: tuple[Any, ...], kwargs: dict[str, Any], **how: Any) -> Any:
     from slipway.dsl.session import set_runner
 
     from .watch import WatchingRunner
 
-    with connect() as link, Screen(err=True, quiet=quiet) as screen:
-        runner = WatchingRunner(link, screen, file=loaded.path, runtime=runtime, quiet=quiet)
+    with connect() as link, Screen(err=True, quiet=how["quiet"]) as screen:
+        runner = WatchingRunner(link, screen, file=loaded.path, **how)
         set_runner(lambda: runner)
         with loaded.app.run():
             return called(_start_of(goal), args, kwargs)

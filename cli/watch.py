@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from slipway.connection import Connection
 from slipway.dsl.session import FunctionRef, Running, Session
 from slipway.runner import EphemeralRun, ProgramRunner
 
-from .output import OUTPUT, duration
+from .log_lines import Prefixes, stamp, text_of
+from .output import duration, is_terminal
 from .screen import Screen
 
 if TYPE_CHECKING:
@@ -25,50 +27,70 @@ MAP_WORTH_TELLING_MS = 1000  # a map that took less is not mentioned where there
 class WatchingRunner(ProgramRunner):
     """The `Runner` of `slipway run`: app.run() goes over the command's own connection and shows on its screen."""
 
-    def __init__(self, link: Connection, screen: Screen, *, file: Path, runtime: str | None, quiet: bool) -> None:
+    def __init__(
+        self, link: Connection, screen: Screen, *, file: Path, runtime: str | None, quiet: bool, timestamps: bool
+    ) -> None:
         super().__init__()
         self._link = link
         self._screen = screen
         self._file = file
         self._runtime = runtime
         self._quiet = quiet
+        self._timestamps = timestamps
 
     def run(self, app: App, *, name: str | None, detach: bool) -> EphemeralRun:
-        return WatchedRun(app, self._file, self._link, self._screen, runtime=self._runtime, quiet=self._quiet)
+        return WatchedRun(
+            app,
+            self._file,
+            self._link,
+            self._screen,
+            runtime=self._runtime,
+            quiet=self._quiet,
+            timestamps=self._timestamps,
+        )
 
 
 class WatchedRun(EphemeralRun):
     """An ephemeral app whose builds, output and maps are shown."""
 
     def __init__(
-        self, app: App, file: Path, link: Connection, screen: Screen, *, runtime: str | None, quiet: bool
+        self,
+        app: App,
+        file: Path,
+        link: Connection,
+        screen: Screen,
+        *,
+        runtime: str | None,
+        quiet: bool,
+        timestamps: bool,
     ) -> None:
         on_line = None if quiet else self._print
         super().__init__(app, file, connection=link, runtime=runtime, on_event=screen.on_event, on_line=on_line)
         self._screen = screen
+        self._timestamps = timestamps
+        # What a program reads is the same from run to run, and workers are called otherwise in each.
+        self._prefixes = Prefixes(full=None if is_terminal(sys.stdout) else False)
 
     def __enter__(self) -> Running:
         running = super().__enter__()
-        return Running(app_id=running.app_id, session=Watched(running.session, self._screen))
+        return Running(app_id=running.app_id, session=cast("Session", Watched(running.session, self._screen)))
 
     def _print(self, line: dict[str, Any]) -> None:
-        prefix = f"{line.get('function', '')} | "
-        self._screen.line(((prefix, "dim"), (str(line.get("text", "")), OUTPUT)), err=line.get("stream") != "stdout")
+        before = (stamp(line.get("at_ms", 0)),) if self._timestamps else ()
+        shown = (*before, *self._prefixes.of(line), text_of(line))
+        self._screen.line(shown, err=line.get("stream") != "stdout")
 
 
 class Watched:
-    """A session that counts the inputs of its maps."""
+    """A session that counts the inputs of its maps. What else is asked of it goes to the session as it is."""
 
     def __init__(self, session: Session, screen: Screen) -> None:
         self._session = session
         self._screen = screen
         self._maps = count(1)
 
-    def call(self, function: FunctionRef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return self._session.call(function, args, kwargs)
-
-    async def call_aio(self, function: FunctionRef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return await self._session.call_aio(function, args, kwargs)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
 
     def map(
         self, function: FunctionRef, inputs: Iterable[Inputs], *, order_outputs: bool, return_exceptions: bool

@@ -27,7 +27,7 @@ class Follower:
 
     def _follow(self) -> None:
         try:
-            self._link.request("logs.follow", {"app": self._app}, on_event=self._on_line)
+            self._link.request("app.logs", {"app": self._app, "tail": 0, "follow": True}, on_event=self._on_line)
         except Error:
             return  # the app or the connection ended: whoever runs it hears of that
 

@@ -54,6 +54,14 @@ class AppSettings:
 
 
 @frozen(kw_only=True)
+class LogSettings:
+    """How much the logs of a home may take in all, and those of one app; the oldest go where there are more."""
+
+    budget_mib: int = 1024
+    app_mib: int = 64
+
+
+@frozen(kw_only=True)
 class Config:
     """`runtime` is that of apps that nothing else is said of; `keep_mib` is how much `slipway gc` leaves unneeded."""
 
@@ -61,6 +69,7 @@ class Config:
     docker: DockerSettings = DockerSettings()
     apps: tuple[tuple[str, AppSettings], ...] = field(default=())
     keep_mib: int | None = None
+    logs: LogSettings = LogSettings()
 
     def docker_of(self, app: str) -> DockerSettings:
         """Docker's settings as they are for one app.

@@ -16,7 +16,7 @@ from slipway.compiler.faults import did_you_mean
 from slipway.dsl.declaration import Fault, Origin
 from slipway.dsl.errors import DeclarationError
 
-from .config import AppSettings, Config, DockerSettings, Keys, Reading, bytes_of, line_of
+from .config import AppSettings, Config, DockerSettings, Keys, LogSettings, Reading, bytes_of, line_of
 
 RUNTIMES = ("native", "docker")
 BASES = ("debian_slim", "micromamba")
@@ -194,7 +194,8 @@ WORKERS: dict[str, Check] = {"network": _word, "oci_runtime": _word, "user": _wo
 APP: dict[str, Check] = {"runtime": _runtime, **WORKERS}
 DOCKER: dict[str, Check] = {"host": _word, "context": _word, **WORKERS}
 GC: dict[str, Check] = {"keep": _size}
-TABLES = {"docker": (*DOCKER, "bases"), "gc": tuple(GC)}
+LOGS: dict[str, Check] = {"budget": _size, "app": _size}
+TABLES = {"docker": (*DOCKER, "bases"), "gc": tuple(GC), "logs": tuple(LOGS)}
 
 
 class _Checking:
@@ -205,15 +206,20 @@ class _Checking:
         self.faults: list[Fault] = []
 
     def config(self, said: dict[str, Any]) -> Config:
-        top = {name: value for name, value in said.items() if name not in {"apps", "docker", "gc"}}
-        found = self.known((), top, {"runtime": _runtime}, more=("apps", "docker", "gc"))
+        tables = ("apps", *TABLES)
+        top = {name: value for name, value in said.items() if name not in tables}
+        found = self.known((), top, {"runtime": _runtime}, more=tables)
         apps = self.table(("apps",), said.get("apps", {}))
         return Config(
             runtime=found.get("runtime"),
             docker=self.docker(self.table(("docker",), said.get("docker", {}))),
             apps=tuple((name, self.app(name, value)) for name, value in apps.items()),
             keep_mib=self.known(("gc",), self.table(("gc",), said.get("gc", {})), GC).get("keep"),
+            logs=self.logs(self.known(("logs",), self.table(("logs",), said.get("logs", {})), LOGS)),
         )
+
+    def logs(self, found: dict[str, Any]) -> LogSettings:
+        return LogSettings(**{f"{name}_mib": value for name, value in found.items()})
 
     def docker(self, said: dict[str, Any]) -> DockerSettings:
         rest = {name: value for name, value in said.items() if name != "bases"}

@@ -11,13 +11,14 @@ import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from attrs import asdict, define, evolve
+from attrs import define, evolve
 
 from slipway.dsl.errors import Error, InvalidError, NotFoundError
 
 from .dispatch import Dispatcher
 from .engine import Emit, Engine, Scope
-from .logbook import LogLine
+from .log_query import Query
+from .log_requests import QUERY, query_of, tell
 from .pool import Pool, PoolSpec
 from .ports import Container, Exit
 from .sessions import Room, Sessions, Window, check_size
@@ -34,12 +35,11 @@ unset {TOKEN_VARIABLE}
 exec "$@"
 """
 STOPPED = "the worker was stopped: slipway container stop"
-MAX_TAIL = 100_000
 
 Method = Callable[[Scope, dict[str, Any], Emit], Awaitable[dict[str, Any]]]
 PARAMETERS: dict[str, dict[str, type]] = {
     "container.list": {},
-    "container.logs": {"id": str, "tail?": int, "follow?": bool},
+    "container.logs": {"id": str, **QUERY},
     "container.stop": {"id": str, "graceful?": bool},
     "container.exec": {"id": str, "argv": list, "terminal?": dict},
     "container.shell": {"app": str, "function": str, "argv?": list, "terminal?": dict, "runtime?": str},
@@ -179,35 +179,19 @@ class Containers:
     async def logs(self, scope: Scope, params: dict[str, Any], emit: Emit) -> dict[str, Any]:
         """The lines of a worker, also of one that has ended. With `follow` what comes too, until it ends."""
         _refuse_workers(scope)
-        ident, follow = params["id"], params.get("follow", False)
-        count = min(max(params.get("tail", 100), 0), MAX_TAIL)
+        ident = params["id"]
         if ident in self._shells:
             raise InvalidError(f"{ident} is a shell: what it shows goes to its own screen alone")
+        query = evolve(query_of(params), worker=ident)
         staff = self._workers().get(ident)
-        heard: list[LogLine] = []
-        listener: Callable[[LogLine], None] = heard.append
-
-        def hear(line: LogLine) -> None:
-            if line.worker == ident:
-                listener(line)
-
-        logbook = self._engine.logbook
-        end = logbook.follow(staff.pool.spec.app, hear) if follow and staff is not None else lambda: None
-        try:
-            lines = await asyncio.to_thread(logbook.tail_of, ident, max(count, 1))
-            if not lines and staff is None:
+        app = "" if staff is None else staff.spec.worker.function.app
+        task = staff.pool.tasks.get(staff.number) if staff is not None else None
+        until = [task] if task is not None and params.get("follow", False) else None
+        if not await tell(self._engine, app, query, emit, until=until) and staff is None:
+            logbook = self._engine.logbook
+            if not await asyncio.to_thread(logbook.read, Query(worker=ident, tail=1), logbook.mark()):
                 self._known(ident)  # says that there is none
-            lines = lines[-count:] if count else []
-            if not follow or staff is None:
-                return {"lines": [asdict(line) for line in lines]}
-            emit({"event": "lines", "lines": [asdict(line) for line in (*lines, *_unheard(lines, heard))]})
-            listener = lambda line: emit({"event": "line", **asdict(line)})  # noqa: E731 - from here on
-            task = staff.pool.tasks.get(staff.number)
-            if task is not None:
-                await asyncio.wait([task])
-        finally:
-            end()
-        return {"lines": []}
+        return {}
 
     async def stop(self, scope: Scope, params: dict[str, Any], _emit: Emit) -> dict[str, Any]:
         """End a container; the reply comes when it is gone."""
@@ -335,16 +319,6 @@ def _told(how: Exit, why: str) -> dict[str, Any]:
     {'code': None, 'signal': None, 'oom': False, 'why': 'the engine is gone'}
     """
     return {"code": how.code, "signal": how.signal, "oom": how.oom, "why": why or how.reason}
-
-
-def _unheard(lines: list[LogLine], heard: list[LogLine]) -> list[LogLine]:
-    """Of what was heard while the lines were read, what is not among them: their end may be its beginning.
-
-    >>> _unheard(["a", "b"], ["b", "c"]), _unheard(["a"], []), _unheard([], ["b"])
-    (['c'], [], ['b'])
-    """
-    common = next((n for n in range(min(len(lines), len(heard)), 0, -1) if lines[-n:] == heard[:n]), 0)
-    return heard[common:]
 
 
 async def _memory(container: Container | None) -> int | None:

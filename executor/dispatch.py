@@ -138,6 +138,10 @@ class Dispatcher:
         self._inputs[given.number] = given
         self._act(pool, pool.placement.submit(given.number, now))
 
+    def find(self, number: int) -> Input | None:
+        """An input that is not over, by its number."""
+        return self._inputs.get(number)
+
     def cancel(self, number: int, *, force: bool = False) -> None:
         """Give an input up where it has not begun; with `force` also where it runs. Finished ones are let be."""
         given = self._inputs.get(number)

@@ -23,14 +23,15 @@ from slipway.dsl.version import VERSION
 from .apply import Applier
 from .build import Builder
 from .bundle import Bundles
+from .config_file import ConfigFile
 from .dispatch import Dispatcher, Ears
 from .gpu_shares import GpuShares
 from .home import Home
 from .indexes import read_indexes
-from .inputs import Input, Numbers, input_id
+from .inputs import Input, Numbers
 from .inventory import remove_halves
 from .launch import Launcher, LiveApp
-from .logbook import LogBook, LogLine
+from .logbook import LogBook, line_of, log_limits
 from .pool import Pool, PoolSpec
 from .ports import CallRow, Clock, Deployment, Runtime
 from .store.blobs import FileBlobs
@@ -109,7 +110,8 @@ class Engine:
         self.state = state
         self.seal = seal
         self.blobs = blobs
-        self.logbook = LogBook(home.logs / "apps")
+        self._settings = ConfigFile(home.config)
+        self.logbook = LogBook(home.logs, lambda: log_limits(self._settings.current()))
         self.code = package.prepare(home.path)
         self.bundles = Bundles(home.bundles, blobs)
         self.volumes = Volumes(home.volumes, state)
@@ -357,18 +359,11 @@ class Engine:
 
     def _on_line(self, spec: PoolSpec, worker: str, line: Line) -> None:
         live = self.live.get(spec.app)
-        self.logbook.append(
-            LogLine(
-                at_ms=self.clock.now_ms(),
-                app=live.name if live is not None else spec.worker.function.app,
-                run=spec.app,
-                function=spec.function,
-                worker=worker,
-                call="" if line.call is None else input_id(line.call),
-                stream="stdout" if line.stream == 1 else "stderr",
-                text=line.text,
-            )
-        )
+        name = live.name if live is not None else spec.worker.function.app
+        given = None
+        if line.call is not None:
+            given = next((found for one in self.dispatchers.values() if (found := one.find(line.call))), None)
+        self.logbook.append(line_of(spec, name, worker, line, given, self.clock.now_ms()))
 
     def _on_records(self, rows: list[CallRow]) -> None:
         self._in_background(self.state.record_calls(rows))

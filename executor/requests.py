@@ -25,12 +25,12 @@ from .apply import Applier
 from .choice import beside, notes
 from .chooser import Chooser
 from .config_file import ConfigFile
-from .containers import MAX_TAIL, Containers, Method
+from .containers import Containers, Method
 from .engine import Emit, Engine, Scope
 from .facts import gather
 from .gc import Collector, freeing_reply, offer_reply
 from .launch import LiveApp
-from .logbook import LogLine
+from .log_requests import QUERY, app_logs
 from .ports import Deployment, Runtime
 from .warmup import warm_up
 
@@ -48,8 +48,7 @@ PARAMETERS: dict[str, dict[str, type]] = {
     "apply": {"plan?": dict, "id?": str, "folder?": str},
     "run": WHAT,
     "app.end": {"app": str},
-    "app.logs": {"app": str, "tail?": int},
-    "logs.follow": {"app": str},
+    "app.logs": {"app": str, **QUERY},
     "function.open": {"app": str, "function": str},
     "destroy": {"app": str, "volumes?": list},
     "gc": {"keep?": int, "caches?": bool},
@@ -91,7 +90,6 @@ def methods(engine: Engine) -> dict[str, Method]:
         "app.end": requests.end_app,
         "app.list": requests.list_apps,
         "app.logs": requests.logs,
-        "logs.follow": requests.follow_logs,
         "function.open": requests.open_function,
         "destroy": requests.destroy,
         "gc": requests.gc,
@@ -320,27 +318,8 @@ class Requests:
             },
         }
 
-    async def logs(self, _scope: Scope, params: dict[str, Any], _emit: Emit) -> dict[str, Any]:
-        app = str(params["app"])
-        count = min(max(params.get("tail", 100), 0), MAX_TAIL)
-        lines = await asyncio.to_thread(self._engine.logbook.tail, app, count)
-        if not lines and app not in {live.name for live in self._engine.live.values()}:
-            raise NotFoundError(f"no app {app} has run here", hint="What is deployed: slipway app list")
-        return {"lines": [asdict(line) for line in lines]}
-
-    async def follow_logs(self, _scope: Scope, params: dict[str, Any], emit: Emit) -> dict[str, Any]:
-        """Send every line of an app, by name or id, from now on, until it ends or the request is cancelled."""
-
-        def tell(line: LogLine) -> None:
-            emit({"event": "line", **asdict(line)})
-
-        app = str(params["app"])
-        end = self._engine.logbook.follow(app, tell)
-        try:
-            await self._engine.end_of(app)
-        finally:
-            end()
-        return {}
+    async def logs(self, _scope: Scope, params: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        return await app_logs(self._engine, params, emit)
 
     async def status(self, _scope: Scope, _params: dict[str, Any], _emit: Emit) -> dict[str, Any]:
         engine = self._engine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,64 @@ def test_app_list(engine: FakeEngine, slipway: Slipway) -> None:
 
 
 def test_app_logs(engine: FakeEngine, slipway: Slipway) -> None:
-    engine.replies["app.logs"] = lambda params: {"lines": [LINE | {"text": f"{params['tail']} lines"}]}
-    engine.replies["logs.follow"] = lambda _: {}
-    engine.events["logs.follow"] = [LINE | {"event": "line", "text": "and more"}]
-    assert slipway("app", "logs", "a", "-n", "5").out == "f | 5 lines\n"
-    assert slipway("app", "logs", "a", "-f").out == "f | 100 lines\nf | and more\n"
-    assert ".123 f | 100 lines" in slipway("app", "logs", "a", "--timestamps").out
-    assert json.loads(slipway("app", "logs", "a", "--json").out)["call"] == "c"
+    engine.replies["app.logs"] = lambda _: {}
+    engine.events["app.logs"] = [
+        {"event": "lines", "lines": [LINE | {"text": "one"}]},
+        LINE | {"event": "line", "text": "two"},
+    ]
+    assert slipway("app", "logs", "a", "-n", "5").out == "f w | one\nf w | two\n"
+    assert engine.asked[-1] == ("app.logs", {"app": "a", "tail": 5})
+    assert ".123 f w | two" in slipway("app", "logs", "a", "--timestamps", "-f").out
+    assert engine.asked[-1] == ("app.logs", {"app": "a", "tail": 100, "follow": True})
+    first, second = map(json.loads, slipway("app", "logs", "a", "--json").out.splitlines())
+    assert first["call"] == "c" and second == LINE | {"text": "two"}
+
+
+def test_app_logs_narrowed_down(engine: FakeEngine, slipway: Slipway) -> None:
+    engine.replies["app.logs"] = lambda _: {}
+    slipway(
+        "app",
+        "logs",
+        "a",
+        "--since",
+        "2026-11-23T10:00:00+00:00",
+        "--until",
+        "1970-01-01T00:00:01+00:00",
+        "--search",
+        "x",
+    )
+    said = {"since_ms": 1_795_428_000_000, "until_ms": 1000, "search": "x"}
+    assert engine.asked[-1] == ("app.logs", {"app": "a"} | said)
+    slipway(
+        "app",
+        "logs",
+        "a",
+        "--function",
+        "f",
+        "--call",
+        "fc-1",
+        "--worker",
+        "w1-7",
+        "--source",
+        "system",
+        "--since",
+        "1h",
+        "-n",
+        "3",
+    )
+    (_, params) = engine.asked[-1]
+    assert 3_590_000 < time.time() * 1000 - params.pop("since_ms") < 3_700_000
+    assert params == {"app": "a", "tail": 3, "function": "f", "call": "fc-1", "worker": "w1-7", "stream": "system"}
+    assert "how long ago" in slipway("app", "logs", "a", "--since", "yesterday", code=2).err
+
+
+def test_whoever_follows_ends_it_without_a_word(engine: FakeEngine, slipway: Slipway) -> None:
+    def interrupted(_: dict[str, Any]) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    engine.replies["app.logs"] = interrupted
+    ran = slipway("app", "logs", "a", "-f", code=130)
+    assert (ran.out, ran.err) == ("", "")
 
 
 def test_destroy_asks_and_spares_volumes(engine: FakeEngine, slipway: Slipway) -> None:

@@ -67,17 +67,17 @@ def test_exec(engine: FakeEngine, slipway: Slipway, attended: Attended) -> None:
 
 
 def test_logs(engine: FakeEngine, slipway: Slipway) -> None:
-    engine.replies["container.logs"] = lambda params: {
-        "lines": [] if params["follow"] else [LINE | {"text": f"{params['tail']} lines"}]
-    }
-    assert slipway("container", "logs", "w1-7", "-n", "5").out == "5 lines\n"
-    assert ".123 5 lines" in slipway("container", "logs", "w1-7", "--timestamps", "-n", "5").out
-    assert json.loads(slipway("container", "logs", "w1-7", "--json").out)["worker"] == "w1-7"
+    engine.replies["container.logs"] = lambda _: {}
     engine.events["container.logs"] = [
         {"event": "lines", "lines": [LINE | {"text": "one"}, LINE | {"text": "two"}]},
         LINE | {"event": "line", "text": "three"},
     ]
     assert slipway("container", "logs", "w1-7", "-f").out == "one\ntwo\nthree\n"
+    assert engine.asked[-1] == ("container.logs", {"id": "w1-7", "tail": 100, "follow": True})
+    assert ".123 one" in slipway("container", "logs", "w1-7", "--timestamps", "-n", "5").out
+    assert engine.asked[-1] == ("container.logs", {"id": "w1-7", "tail": 5})
+    first = slipway("container", "logs", "w1-7", "--json").out.splitlines()[0]
+    assert json.loads(first)["worker"] == "w1-7"
 
 
 def test_stop(engine: FakeEngine, slipway: Slipway) -> None:

@@ -85,14 +85,14 @@ class LocalSession:
 def running(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     """An engine that takes an ephemeral app, with calls made right here."""
     monkeypatch.setattr("slipway.session.EngineSession", LocalSession)
-    engine.replies |= {"run": lambda _: {"app": "ap-1"}, "app.end": lambda _: {}, "logs.follow": lambda _: {}}
+    engine.replies |= {"run": lambda _: {"app": "ap-1"}, "app.end": lambda _: {}, "app.logs": lambda _: {}}
     Path("app.py").write_text(APP)
     return engine
 
 
 def test_an_entrypoint_runs_with_its_options(slipway: Slipway, running: FakeEngine) -> None:
     assert slipway("run", "app.py::main", "--count", "4", "--loud").out == "LOUD 14\n"
-    assert [method for method, _ in running.asked if method != "logs.follow"] == ["run", "app.end"]
+    assert [method for method, _ in running.asked if method != "app.logs"] == ["run", "app.end"]
 
 
 def test_an_async_entrypoint(slipway: Slipway) -> None:
@@ -141,7 +141,7 @@ def test_a_map_goes_on_past_a_failed_input(slipway: Slipway) -> None:
 
 def test_what_workers_print_is_shown_with_their_function(slipway: Slipway, running: FakeEngine) -> None:
     line = {"event": "line", "function": "square", "text": "hello", "stream": "stdout"}
-    running.events["logs.follow"] = [line, line | {"stream": "stderr", "text": "oops"}]
+    running.events["app.logs"] = [line, line | {"stream": "stderr", "text": "oops"}]
     ran = slipway("run", "app.py::main")
     assert "square | hello\n" in ran.out and "square | oops\n" in ran.err
     assert "square" not in slipway("run", "-q", "app.py::main").out

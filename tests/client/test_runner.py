@@ -23,8 +23,8 @@ NODES = [
 def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     """An engine that runs any app: it builds one layer, and a worker prints two lines."""
     fake = FakeEngine()
-    fake.replies = {"run": lambda _: {"app": "ap-1"}, "app.end": lambda _: {}, "logs.follow": lambda _: {}}
-    fake.events = {"logs.follow": LINES}
+    fake.replies = {"run": lambda _: {"app": "ap-1"}, "app.end": lambda _: {}, "app.logs": lambda _: {}}
+    fake.events = {"app.logs": LINES}
     monkeypatch.setattr(runner, "connect", lambda: fake)
     monkeypatch.setattr(session._Program, "runner", runner.ProgramRunner())
     return fake

@@ -98,7 +98,7 @@ def test_all_faults_at_once_in_the_order_of_the_file() -> None:
         '9 docker.user: it must be text, and is a number; user = 1000; Put it in quotes: "1000"',
         "10 docker.bases.debain_slim: there is no such base; debain_slim = 'q'; Did you mean \"debian_slim\"?",
         '12 gc.keep: this is not a size; keep = \'50\'; Say it with its unit: "512MiB", "2GiB" or "50GB".',
-        "13 shop: there is no such setting; ; Here go: runtime, apps, docker, gc.",
+        "13 shop: there is no such setting; ; Here go: runtime, apps, docker, gc, logs.",
     ]
 
 

@@ -255,14 +255,18 @@ def line(worker: str, text: str) -> LogLine:
 
 def test_the_lines_of_a_worker_are_there_after_its_end(run: Run) -> None:
     async def main(ask: Asked) -> None:
+        async def texts(**params: Any) -> list[str]:
+            ask.events.clear()
+            await ask("container.logs", **params)
+            return [one["text"] for event in ask.events for one in event["lines"]]
+
         for number in range(3):
             ask.engine.logbook.append(line("w1-1", f"one {number}"))
-            ask.engine.logbook.append(line("w2-1", f'"worker": "w1-1", {number}'))
-        reply = await ask("container.logs", id="w1-1")
-        assert [one["text"] for one in reply["lines"]] == ["one 0", "one 1", "one 2"]
-        reply = await ask("container.logs", id="w1-1", tail=1, follow=True)
-        assert [one["text"] for one in reply["lines"]] == ["one 2"]
-        assert (await ask("container.logs", id="w1-1", tail=-5))["lines"] == []
+            ask.engine.logbook.append(line("w2-1", f'"worker":"w1-1" {number}'))
+        assert await texts(id="w1-1") == ["one 0", "one 1", "one 2"]
+        assert await texts(id="w1-1", tail=1, follow=True) == ["one 2"]
+        assert await texts(id="w1-1", search="1") == ["one 1"]
+        assert await texts(id="w1-1", tail=-5) == []
 
     run(main)
 
