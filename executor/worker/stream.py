@@ -42,6 +42,7 @@ class Stream:
         self._buffer = memoryview(bytearray(READ_SIZE))
         self._fds: deque[int] = deque()
         self._lock = threading.Lock()
+        self._rest = b""  # of a frame whose sending was interrupted
         self._passes = True
 
     def receive(self, flags: int = 0) -> list[tuple[Frame, int]]:
@@ -83,24 +84,40 @@ class Stream:
         """
         wait = _DONTWAIT if while_full else 0
         with self._lock:
-            while data:
-                try:
-                    if fd == NO_FD:
-                        sent = self.sock.send(data, wait)
-                    else:
-                        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
-                        sent, fd = self.sock.sendmsg([data], rights, wait), NO_FD
-                except BlockingIOError:
-                    if while_full is not None:
-                        while_full()
-                    continue
-                except OSError as error:
-                    if fd != NO_FD and error.errno == errno.EINVAL:
-                        raise CannotPass from error
-                    raise StreamClosed(str(error.strerror)) from error
-                if sent == len(data):
-                    return
-                data = memoryview(data)[sent:]
+            rest = self._rest
+            if rest:
+                data = rest + bytes(data)
+            size = len(data)
+            try:
+                while data:
+                    try:
+                        if fd == NO_FD:
+                            sent = self.sock.send(data, wait)
+                        else:
+                            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+                            sent, fd = self.sock.sendmsg([data], rights, wait), NO_FD
+                    except BlockingIOError:
+                        if while_full is not None:
+                            while_full()
+                        continue
+                    except OSError as error:
+                        if fd != NO_FD and error.errno == errno.EINVAL:
+                            raise CannotPass from error
+                        raise StreamClosed(str(error.strerror)) from error
+                    if sent == len(data):
+                        break
+                    data = memoryview(data)[sent:]
+            except BaseException:  # Ctrl-C: a frame that was begun is finished before the next one
+                sent = size - len(data)
+                self._rest = bytes(data if sent > len(rest) else data[: len(rest) - sent])
+                raise
+            if rest:
+                self._rest = b""
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether a thread is in `send`, maybe this one."""
+        return self._lock.locked()
 
     def send_payload(self, frame: Frame, packed: Packed, *, while_full: Callable[[], None] | None = None) -> None:
         """Send a frame with this payload: in a memfd where it is big, and that can be done. Raises `StreamClosed`."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from slipway.executor.worker import payload
-from slipway.executor.worker.frames import Frame, Kind
+from slipway.executor.worker.frames import Frame, Kind, pack
 from slipway.executor.worker.stream import NO_FD, Stream, StreamClosed
 
 
@@ -75,3 +75,26 @@ def test_a_peer_that_is_gone_is_said(pair: tuple[socket.socket, socket.socket]) 
     pair[1].close()
     with pytest.raises(StreamClosed):
         Stream(pair[0]).send_payload(Frame(Kind.RESULT, 7), payload.dump(bytes(payload.IN_MEMFD)))
+
+
+def test_a_frame_that_was_interrupted_is_finished_before_the_next() -> None:
+    """Ctrl-C while the peer takes no more: what follows must not be read as the rest of that frame."""
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    sender, receiver = Stream(one), Stream(other)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    for _ in range(2):  # the second is interrupted before its first byte, and never begun
+        with pytest.raises(KeyboardInterrupt):
+            sender.send(pack(Frame(Kind.CALL, 1, bytes(4 << 20))), while_full=interrupt)
+    sending = threading.Thread(target=sender.send, args=(pack(Frame(Kind.CANCEL, 1)),))
+    sending.start()
+    got: list[Frame] = []
+    while len(got) < 2:
+        got += [frame for frame, _ in receiver.receive()]
+    sending.join()
+    assert [(frame.kind, len(frame.payload)) for frame in got] == [(Kind.CALL, 4 << 20), (Kind.CANCEL, 0)]
+    assert not sender.is_sending
+    sender.close()
+    receiver.close()
