@@ -17,7 +17,7 @@ from typing import Any
 
 from attrs import frozen
 
-from .inputs import Input, Numbers, input_id
+from .inputs import Input, Numbers
 from .placement import Actions, Assign, End, FailStart, Interrupt, Kill, Recall, Start, Stop
 from .pool import Pool, PoolSpec
 from .ports import CallRow, Clock
@@ -33,7 +33,6 @@ _FD = int(Flag.FD)
 _MORE = int(Flag.MORE)
 _CALL = int(Kind.CALL)
 _RESULT = int(Kind.RESULT)
-_OUTCOME_TEXT = {int(outcome): outcome.name.lower() for outcome in Outcome}
 
 
 @frozen(kw_only=True)
@@ -49,9 +48,9 @@ class Ears:
 
     on_records: Callable[[list[CallRow]], None]
     on_line: Callable[[PoolSpec, str, Line], None]
+    on_client: Callable[[PoolSpec, str, socket.socket], None]
     on_attempt: Callable[[Input, Callable[[], None]], None] = lambda _given, go: go()
     on_attempt_over: Callable[[Input, Outcome, str], None] = lambda _given, _outcome, _reason: None
-    on_client: Callable[[PoolSpec, str, socket.socket], None]
 
 
 class Dispatcher:
@@ -213,14 +212,21 @@ class Dispatcher:
         self._ears.on_records(
             [
                 CallRow(
-                    id=input_id(given.number),
-                    app=given.pool.spec.app,
+                    number=given.number,
+                    call=given.call,
+                    index=given.index,
+                    run=given.pool.spec.app,
+                    app=given.pool.spec.worker.function.app,
                     function=given.pool.spec.function,
+                    method=given.pool.method_name(given.method),
+                    parent=given.parent,
                     worker=given.worker_name,
+                    attempts=given.attempts,
+                    losses=given.losses,
                     submitted_ms=int(offset + given.submitted * 1000),
                     started_ms=int(offset + given.started * 1000) if given.started else None,
                     finished_ms=int(offset + finished * 1000),
-                    outcome=_OUTCOME_TEXT[outcome],
+                    outcome=outcome,
                     reason=reason,
                 )
                 for given, outcome, reason, finished in records

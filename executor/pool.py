@@ -78,6 +78,11 @@ class Pool:
         if not self.tried.done():
             self.tried.set_result(failure)
 
+    def method_name(self, index: int) -> str:
+        """The method that an input is for, or "" where the function is no class."""
+        methods = self.spec.worker.function.methods
+        return methods[index][0] if methods else ""
+
     def counts(self) -> Counts:
         placement = self.placement
         queued = len(placement.queue)

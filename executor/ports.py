@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from attrs import field, frozen
 
@@ -92,6 +92,17 @@ class Terminal(Process, Protocol):
     def resize(self, rows: int, columns: int) -> None: ...
 
 
+class Held(Protocol):
+    """A process that `Container.hold` was given, and all that it has started since."""
+
+    def ran_out(self) -> bool:
+        """Whether their memory limit has killed one of them."""
+
+    async def stats(self) -> Stats: ...
+    async def release(self) -> None:
+        """Kill what is left of them, and let go of the limits. Safe to call twice."""
+
+
 class Container(Protocol):
     """A made container. Whoever created it calls `kill` in the end, which is safe to call twice."""
 
@@ -122,6 +133,13 @@ class Container(Protocol):
         columns: int = 80,
     ) -> Terminal:
         """Start a process on a new terminal of that size."""
+
+    async def hold(self, name: str, pid: int, limits: Limits) -> Held:
+        """Hold one process of this container, by its number on this machine, to limits of its own, with all that it
+        starts from now on. It has one thread as yet; `name` is unique as a container's is.
+
+        Raises `RuntimeUnavailable` where it has ended, and `InvalidError` where this can't be (`Prepared.undivided`).
+        """
 
     async def commit(self, layer: str) -> str:
         """Keep what was written as the layer with this digest, atomically; return the digest of its content.
@@ -158,9 +176,11 @@ class Stored:
 
 @frozen(kw_only=True)
 class Prepared:
-    """What is known of containers of a spec before one is made: how their Python (3.10 or later) is called."""
+    """What is known of containers of a spec before one is made: how their Python (3.10 or later) is called, and why no
+    process of one can be held to limits of its own ("": it can)."""
 
     python: str = "python"
+    undivided: str = ""
 
 
 @frozen(kw_only=True)
@@ -259,16 +279,26 @@ class Deployment:
     runtime: str
 
 
-@frozen(kw_only=True)
-class CallRow:
-    id: str
+class CallRow(NamedTuple):
+    """An input that is over and was not written down before. (Thirty thousand are made in a second, so this is no attrs
+    class.) `call` is the number of its function call and `index` which of its inputs it is; `parent` is the input whose
+    code called, or 0; `run` is the app's id. `outcome` is an `Outcome` of the frames."""
+
+    number: int
+    call: int
+    index: int
+    run: str
     app: str
     function: str
+    method: str
+    parent: int
     worker: str
+    attempts: int
+    losses: int
     submitted_ms: int
     started_ms: int | None
-    finished_ms: int | None
-    outcome: str  # "returned" | "raised" | "timed_out" | "cancelled" | "lost"
+    finished_ms: int
+    outcome: int
     reason: str = ""
 
 

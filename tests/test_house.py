@@ -42,7 +42,10 @@ ONE_FILE = {
     "botocore": {"executor/runtime/docker_keys.py"},
     "pynvml": {"executor/runtime/gpus.py"},
     "apscheduler": {"schedules/service.py"},
-    "sqlite3": {"executor/store/state.py", "executor/store/database.py", "executor/store/migrations.py"},
+    "sqlite3": {
+        *("executor/store/state.py", "executor/store/database.py", "executor/store/migrations.py"),
+        *("executor/store/call_writes.py", "executor/store/call_reads.py"),
+    },
     "starlette": {"endpoints/gateway.py", "endpoints/control.py"},
     "uvicorn": {"endpoints/gateway.py", "cli/daemon.py"},
     "uvloop": {"cli/daemon.py"},

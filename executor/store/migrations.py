@@ -66,7 +66,48 @@ USES = Migration(
     ),
 )
 
-MIGRATIONS: tuple[Migration, ...] = (FIRST, USES)
+CALLS = Migration(
+    3,
+    "function calls, inputs, attempts",
+    (
+        # It told no function call from its inputs, and what it holds is a record that nothing reads.
+        "DROP TABLE calls",
+        # Which workers durable inputs are for; `opening`: what sets them apart, sealed, from the function as it is.
+        """CREATE TABLE queues (
+            number INTEGER PRIMARY KEY, run TEXT NOT NULL, app TEXT NOT NULL, function TEXT NOT NULL,
+            variant TEXT NOT NULL, opening BLOB, UNIQUE (run, function, variant)) STRICT""",
+        # `queue` is that of durable ones. `inputs` is how many there are so far, the next five how many are over.
+        """CREATE TABLE function_calls (
+            number INTEGER PRIMARY KEY, run TEXT NOT NULL, app TEXT NOT NULL, function TEXT NOT NULL,
+            method TEXT NOT NULL, parent INTEGER, queue INTEGER REFERENCES queues, key TEXT, sealed INTEGER NOT NULL,
+            created_ms INTEGER NOT NULL, finished_ms INTEGER, inputs INTEGER NOT NULL,
+            returned INTEGER NOT NULL DEFAULT 0, raised INTEGER NOT NULL DEFAULT 0,
+            timed_out INTEGER NOT NULL DEFAULT 0, cancelled INTEGER NOT NULL DEFAULT 0,
+            lost INTEGER NOT NULL DEFAULT 0, expired INTEGER NOT NULL DEFAULT 0) STRICT""",
+        "CREATE INDEX calls_by_time ON function_calls (created_ms)",
+        "CREATE INDEX calls_by_parent ON function_calls (parent) WHERE parent IS NOT NULL",
+        "CREATE UNIQUE INDEX calls_by_key ON function_calls (key) WHERE key IS NOT NULL",
+        "CREATE INDEX calls_to_expire ON function_calls (finished_ms) WHERE queue IS NOT NULL AND expired = 0",
+        # Durable ones have a `queue` until they are over. `attempts`, `losses`, `worker` and `started_ms` are those of
+        # this series; a retry by hand begins a new one, and `earlier` counts the attempts before. A payload or result
+        # that has a size and no bytes here lies in a file.
+        """CREATE TABLE inputs (
+            number INTEGER PRIMARY KEY, call INTEGER NOT NULL, place INTEGER NOT NULL, queue INTEGER,
+            attempts INTEGER NOT NULL, losses INTEGER NOT NULL, earlier INTEGER NOT NULL DEFAULT 0,
+            worker TEXT NOT NULL, submitted_ms INTEGER NOT NULL, started_ms INTEGER, finished_ms INTEGER,
+            outcome INTEGER, reason TEXT NOT NULL, payload BLOB, payload_size INTEGER, result BLOB,
+            result_size INTEGER) STRICT""",
+        "CREATE UNIQUE INDEX inputs_by_call ON inputs (call, place)",
+        "CREATE INDEX inputs_waiting ON inputs (queue, number) WHERE queue IS NOT NULL",
+        # Those before the last one of each durable input.
+        """CREATE TABLE attempts (
+            input INTEGER NOT NULL, attempt INTEGER NOT NULL, worker TEXT NOT NULL, started_ms INTEGER,
+            finished_ms INTEGER, outcome INTEGER NOT NULL, reason TEXT NOT NULL,
+            PRIMARY KEY (input, attempt)) STRICT, WITHOUT ROWID""",
+    ),
+)
+
+MIGRATIONS: tuple[Migration, ...] = (FIRST, USES, CALLS)
 
 
 def migrate(

@@ -1,4 +1,5 @@
-"""What a home remembers, in state.db: deployments, layers, intents, plans, calls, volumes, secrets and file digests."""
+"""What a home remembers, in state.db: deployments, layers, intents, plans, volumes, secrets and file digests. What is
+known of calls is with `call_writes` and `call_reads`."""
 
 from __future__ import annotations
 
@@ -12,8 +13,10 @@ from typing import NamedTuple
 from attrs import frozen
 
 from slipway.dsl.errors import AlreadyExistsError, NotFoundError, StalePlanError
-from slipway.executor.ports import Built, CallRow, Deployment
+from slipway.executor.ports import Built, Deployment
 
+from .call_reads import CallReads
+from .call_writes import CallWrites
 from .database import Database
 
 PLANS_KEPT = 20  # of each folder; older ones are let go when a new one is saved
@@ -67,7 +70,6 @@ class FileStat(NamedTuple):
 
 
 _LAYER = "layer, step, below, output, ms, runtime"
-_CALL = "id, app, function, worker, submitted_ms, started_ms, finished_ms, outcome, reason"
 _DEPLOYMENT = "d.app, d.lineage, d.serial, d.graph, d.created_ms, d.runtime"
 _CURRENT = f"SELECT {_DEPLOYMENT} FROM current c JOIN deployments d USING (app, lineage, serial)"  # noqa: S608
 
@@ -77,6 +79,8 @@ class State:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.call_writes = CallWrites(database)
+        self.call_reads = CallReads(database)
 
     @classmethod
     def open(cls, path: Path, *, version: str) -> State:
@@ -286,29 +290,6 @@ class State:
 
         return await self._database.read(act)
 
-    # --- calls ----------------------------------------------------------------------------------------
-
-    async def record_calls(self, rows: Iterable[CallRow]) -> None:
-        """Remember how calls went; a row replaces an earlier one of the same call."""
-        values = [
-            (r.id, r.app, r.function, r.worker, r.submitted_ms, r.started_ms, r.finished_ms, r.outcome, r.reason)
-            for r in rows
-        ]
-        query = f"INSERT OR REPLACE INTO calls ({_CALL}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
-        await self._database.write(lambda connection: connection.executemany(query, values), durable=False)
-
-    async def calls(self, app: str, *, limit: int = 100) -> tuple[CallRow, ...]:
-        """The last calls of an app, the newest first."""
-        query = f"SELECT {_CALL} FROM calls WHERE app = ? ORDER BY submitted_ms DESC, id DESC LIMIT ?"  # noqa: S608
-        return await self._database.read(lambda connection: tuple(map(_call, connection.execute(query, (app, limit)))))
-
-    async def prune_calls(self, *, before_ms: int) -> int:
-        """Forget the calls that were submitted before; return how many."""
-        return await self._database.write(
-            lambda connection: connection.execute("DELETE FROM calls WHERE submitted_ms < ?", (before_ms,)).rowcount,
-            durable=False,
-        )
-
     # --- volumes --------------------------------------------------------------------------------------
 
     async def volume(self, name: str) -> Volume | None:
@@ -426,18 +407,3 @@ def _deployment(row: tuple[str, str, int, bytes, int, str]) -> Deployment:
 def _built(row: tuple[str, str, str, str, int, str]) -> Built:
     layer, step, below, output, ms, runtime = row
     return Built(layer=layer, step=step, below=below, output=output, ms=ms, runtime=runtime)
-
-
-def _call(row: tuple[str, str, str, str, int, int | None, int | None, str, str]) -> CallRow:
-    ident, app, function, worker, submitted, started, finished, outcome, reason = row
-    return CallRow(
-        id=ident,
-        app=app,
-        function=function,
-        worker=worker,
-        submitted_ms=submitted,
-        started_ms=started,
-        finished_ms=finished,
-        outcome=outcome,
-        reason=reason,
-    )

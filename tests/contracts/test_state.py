@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slipway.dsl.errors import AlreadyExistsError, Error, InvalidError, NotFoundError, StalePlanError, VersionError
-from slipway.executor.ports import Built, CallRow, Deployment
+from slipway.executor.ports import Built, Deployment
 from slipway.executor.store.database import Database, in_words
 from slipway.executor.store.migrations import MIGRATIONS, Migration
 from slipway.executor.store.state import FileStat, State, Use
@@ -168,28 +168,6 @@ def test_plans_by_id_and_the_last_of_a_folder(tmp_path: Path) -> None:
         with pytest.raises(NotFoundError):
             await state.plan("p3")
         assert (await state.plan("p2")).plan == b"two"
-
-    run(tmp_path, act)
-
-
-def test_calls_are_recorded_in_batches_and_pruned(tmp_path: Path) -> None:
-    def row(number: int) -> CallRow:
-        return CallRow(
-            id=f"c{number}",
-            app="search",
-            function="f",
-            worker="w",
-            submitted_ms=number,
-            started_ms=None,
-            finished_ms=number + 1,
-            outcome="returned",
-        )
-
-    async def act(state: State) -> None:
-        await state.record_calls(row(i) for i in range(10))
-        assert (row(9), row(8)) == await state.calls("search", limit=2)
-        assert await state.prune_calls(before_ms=5) == 5
-        assert len(await state.calls("search")) == 5
 
     run(tmp_path, act)
 

@@ -134,12 +134,12 @@ def test_answers_and_records(run: Run) -> None:
 
     engine = run(main)
     rows = {(row.function, row.outcome) for row in engine.records}
-    assert rows == {("add", "returned"), ("fails", "raised")} and len(engine.records) == 3
+    assert rows == {("add", Outcome.RETURNED), ("fails", Outcome.RAISED)} and len(engine.records) == 3
     for row in engine.records:
         assert row.started_ms is not None and row.finished_ms is not None
         assert row.submitted_ms <= row.started_ms <= row.finished_ms
-        assert row.id.startswith("in-") and row.worker.startswith("w")
-    assert len({row.id for row in engine.records}) == 3
+        assert row.call == row.number and row.worker.startswith("w")
+    assert len({row.number for row in engine.records}) == 3
 
 
 def test_big_payloads_pass_by_descriptor_and_none_is_left(run: Run) -> None:
@@ -202,7 +202,7 @@ def test_closing_ends_what_is_being_drained_too(run: Run, tmp_path: Path) -> Non
         assert (await bench.answer(1)).outcome == Outcome.CANCELLED
         assert bench.dispatcher.all_pools() == ()
 
-    assert [row.outcome for row in run(main).records] == ["cancelled"]
+    assert [row.outcome for row in run(main).records] == [Outcome.CANCELLED]
 
 
 def test_closing_ends_calls_and_workers_at_once(run: Run, tmp_path: Path) -> None:
