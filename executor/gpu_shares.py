@@ -29,6 +29,21 @@ class GpuShares:
         """
         if not wanted:
             return ()
+        chosen = await self._choose(wanted)
+        self._used.update(chosen)
+        return chosen
+
+    async def take_all(self, wanted: tuple[str, ...]) -> tuple[str, ...]:
+        """UUIDs of every GPU that `take` may give for these wishes, to be given back. Raises as that does."""
+        if not wanted:
+            return ()
+        await self._choose(wanted)
+        kinds = [one.partition(":")[0] for one in wanted]
+        chosen = tuple({gpu.uuid: None for kind in kinds for gpu in _fitting(kind, self._found.gpus)})
+        self._used.update(chosen)
+        return chosen
+
+    async def _choose(self, wanted: tuple[str, ...]) -> tuple[str, ...]:
         async with self._asking:  # of the driver, which takes a while: once, and again where nothing fits
             chosen = choose(wanted, self._found.gpus, self._used)
             if chosen is None:
@@ -40,7 +55,6 @@ class GpuShares:
                 f"gpu={' or '.join(wanted)} is wanted, and this machine has no such GPUs: {have}",
                 hint="Leave gpu= out, name what is there, or use a machine that has it. `slipway doctor` lists them.",
             )
-        self._used.update(chosen)
         return chosen
 
     def give_back(self, uuids: Iterable[str]) -> None:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import evolve, field, frozen
 
@@ -149,7 +149,9 @@ class StartFailed(Exception):
 class Worker:
     """One container with the worker program. Made by `start_worker`; whoever made it calls `close`."""
 
-    def __init__(self, name: str, spec: WorkerSpec, place: Place, hooks: Hooks) -> None:
+    def __init__(
+        self, name: str, spec: WorkerSpec, place: Place, hooks: Hooks, *, log_token: str | None = None
+    ) -> None:
         self.name = name
         self._spec = spec
         self._place = place
@@ -157,10 +159,10 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._folder = place.folder(name)
         self._token = secrets.token_hex(16)
-        self._log_token = secrets.token_hex(8)
+        self.log_token = log_token or secrets.token_hex(8)
         # What the program prints comes through pipes of ours; what comes before it takes them, or where it can't, as
         # the container's own output. Each is lines of its own, whichever comes first.
-        self._splitters = tuple(Splitter(self._log_token, spec.secrets) for _ in range(2))
+        self._splitters = tuple(Splitter(self.log_token, spec.secrets) for _ in range(2))
         self._pipes = Pipes(partial(self._on_output, self._splitters[0]))
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._listener: Listener | None = None
@@ -179,7 +181,7 @@ class Worker:
     async def start(self) -> None:
         spec, place = self._spec, self._place
         prepared = await place.runtime.prepare(spec.container)
-        self._gpus = await place.gpus.take(spec.gpus)
+        self._gpus = await self._take_gpus()
         mounts = place.open(self.name)
         # In the container anybody may come, whoever the image's user is, and show the token.
         self._listener = Listener(self._folder / "engine.sock", self._accept, mode=0o666)
@@ -198,6 +200,17 @@ class Worker:
             cwd=spec.cwd,
             output=partial(self._on_output, self._splitters[1]),
         )
+
+    async def _take_gpus(self) -> tuple[str, ...]:
+        return await self._place.gpus.take(self._spec.gpus)
+
+    @property
+    def startup_timeout(self) -> float:
+        return self._spec.startup_timeout
+
+    def hand_over(self, hooks: Hooks) -> None:
+        """From now on tell somebody else."""
+        self._hooks = hooks
 
     async def until_ready(self) -> None:
         """Return when the worker takes inputs. Raises `StartFailed`."""
@@ -260,7 +273,7 @@ class Worker:
             self._link = Wire(sock, self._on_frame, self._on_hang_up)
             for stream, end in enumerate(self._pipes.open(), start=1):
                 self._link.send(Frame(Kind.STREAM, channel=stream, flags=_FD), end)
-            self._link.send(Frame(Kind.START, payload=self._spec.function.message(self._log_token)))
+            self._link.send(Frame(Kind.START, payload=self._spec.function.message(self.log_token)))
         elif role == "control" and self._control is None:
             self._control = Wire(sock, self._on_control, lambda _reason: None)
             self._settle()
@@ -416,9 +429,17 @@ def say_exit(end: Exit, memory_mib: int | None) -> str:
 
 async def start_worker(name: str, spec: WorkerSpec, place: Place, hooks: Hooks) -> Worker:
     """A worker that takes inputs. Raises `StartFailed`; then nothing is left of it."""
-    worker = Worker(name, spec, place, hooks)
+    return await bring_up(Worker(name, spec, place, hooks))
+
+
+W = TypeVar("W", bound=Worker)
+
+
+async def bring_up(worker: W) -> W:
+    """Start a worker that has been made, and wait until it takes inputs."""
+    seconds = worker.startup_timeout
     try:
-        async with asyncio.timeout(spec.startup_timeout):
+        async with asyncio.timeout(seconds):
             try:
                 await worker.start()
             except (Error, OSError) as error:
@@ -426,8 +447,7 @@ async def start_worker(name: str, spec: WorkerSpec, place: Place, hooks: Hooks) 
             await worker.until_ready()
     except TimeoutError:
         await worker.close()
-        text = f"the worker was not ready within {spec.startup_timeout:g} s"
-        raise StartFailed(text + worker.last_words()) from None
+        raise StartFailed(f"the worker was not ready within {seconds:g} s" + worker.last_words()) from None
     except BaseException:
         await worker.close()
         raise
