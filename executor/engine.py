@@ -174,7 +174,8 @@ class Engine:
             stack.push_async_callback(engine._close)
             await recover(state, engine.blobs, engine.bundles, home.volumes)
             await asyncio.to_thread(remove_halves, home)
-            await state.prune_calls(before_ms=engine.started_ms - CALLS_KEPT_MS)
+            while await state.call_writes.prune(engine.started_ms - CALLS_KEPT_MS):
+                pass
             for deployment in await state.deployments():
                 await engine._bring_back(deployment)
             engine._warm()
@@ -366,7 +367,7 @@ class Engine:
         self.logbook.append(line_of(spec, name, worker, line, given, self.clock.now_ms()))
 
     def _on_records(self, rows: list[CallRow]) -> None:
-        self._in_background(self.state.record_calls(rows))
+        self._in_background(self.state.call_writes.record(rows))
 
     def _in_background(self, work: Awaitable[None]) -> None:
         """Do something that nobody waits for; closing the engine does."""
