@@ -171,6 +171,7 @@ class Worker:
         self._gpus: tuple[str, ...] = ()
         self._process: Process | None = None
         self._link: Wire | None = None
+        self.exit: Exit | None = None  # how its process ended, as soon as `wait_ended` has returned
         self._control: Wire | None = None
         self._is_ready = False
         self._started: asyncio.Future[None] = self._loop.create_future()
@@ -348,7 +349,7 @@ class Worker:
     async def wait_ended(self) -> str:
         """Wait until the worker's process is gone; return why, in words."""
         assert self._process is not None
-        end = await self._process.wait()
+        self.exit = end = await self._process.wait()
         if self._link is not None:
             self._link.read_now()
         return self._death(end, "")
