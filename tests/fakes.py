@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -20,6 +21,7 @@ from slipway.executor.ports import (
     ContainerSpec,
     DockerfileBuild,
     Exit,
+    Limits,
     Mount,
     Output,
     Prepared,
@@ -84,6 +86,12 @@ class FakeFiles:
             if PurePosixPath(path).is_relative_to(mount.target):
                 return mount, Path(mount.source) / PurePosixPath(path).relative_to(mount.target)
         return None
+
+    def host(self, path: str) -> Path:
+        """The file of this host that is mounted there."""
+        mounted = self._mounted(path)
+        assert mounted is not None
+        return mounted[1]
 
     def read(self, path: str) -> bytes | None:
         mounted = self._mounted(path)
@@ -198,6 +206,25 @@ class Ran:
     stdin: bytes
 
 
+class FakeHeld:
+    """A process that is held to limits; `left` is what it has left running."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.exceeded = False
+        self.left: list[FakeProcess] = []
+
+    def ran_out(self) -> bool:
+        return self.exceeded
+
+    async def stats(self) -> Stats:
+        return Stats(memory_bytes=0, cpu_ms=0, processes=len(self.left))
+
+    async def release(self) -> None:
+        for process in self.left:
+            process.end(Exit(code=None, signal=signal.SIGKILL))
+
+
 class FakeContainer:
     def __init__(self, runtime: FakeRuntime, spec: ContainerSpec, files: FakeFiles) -> None:
         self.runtime = runtime
@@ -205,6 +232,7 @@ class FakeContainer:
         self.files = files
         self.processes: list[FakeProcess] = []
         self.ended = False
+        self.held: FakeHeld | None = None
         self._entrypoint = spec.entrypoint or ()
 
     @property
@@ -269,6 +297,10 @@ class FakeContainer:
         process.say(1, outcome.stdout)
         process.say(2, outcome.stderr)
         process.end(Exit(code=None, signal=9, oom=True) if outcome.oom else Exit(code=outcome.code))
+
+    async def hold(self, name: str, pid: int, limits: Limits) -> FakeHeld:
+        self.held = FakeHeld(limits)
+        return self.held
 
     async def commit(self, layer: str) -> str:
         await self.kill()
@@ -504,6 +536,23 @@ def _hog(process: FakeProcess, args: tuple[str, ...], env: dict[str, str], cwd: 
     return Exit(code=0)
 
 
+def _meet(process: FakeProcess, args: tuple[str, ...], env: dict[str, str], cwd: str, stdin: bytes) -> None:
+    container, loop = process.container, asyncio.get_running_loop()
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(str(container.files.host(args[0])))
+
+    def told() -> None:
+        loop.remove_reader(sock.fileno())
+        sock.close()
+        assert container.held is not None
+        container.held.left.append(FakeProcess(container, None))
+        container.processes += container.held.left
+        container.held.exceeded = container.held.limits.memory_mib is not None
+        process.end(Exit(code=None, signal=9))
+
+    loop.add_reader(sock.fileno(), told)
+
+
 def _size(process: FakeProcess, args: tuple[str, ...], env: dict[str, str], cwd: str, stdin: bytes) -> None:
     assert isinstance(process, FakeTerminal)
     terminal = process
@@ -547,6 +596,7 @@ PROGRAMS: dict[str, Program] = {
     "stubborn": _stubborn,
     "orphan": _orphan,
     "hog": _hog,
+    "meet": _meet,
     "size": _size,
     "greet": _greet,
 }

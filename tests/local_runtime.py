@@ -9,10 +9,10 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from fakes import HostRuntime
+from fakes import FakeHeld, HostRuntime
 
 from slipway.compiler.facts import BaseFact
-from slipway.executor.ports import Ability, Container, ContainerSpec, Exit, Output, Process, Stats, Terminal
+from slipway.executor.ports import Ability, Container, ContainerSpec, Exit, Limits, Output, Process, Stats, Terminal
 
 
 class LocalProcess:
@@ -126,6 +126,9 @@ class LocalContainer:
         columns: int = 80,
     ) -> Terminal:
         raise NotImplementedError
+
+    async def hold(self, name: str, pid: int, limits: Limits) -> FakeHeld:
+        return FakeHeld(limits)
 
     async def commit(self, layer: str) -> str:
         raise NotImplementedError

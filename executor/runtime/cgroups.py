@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
+import signal
 from pathlib import Path
 
 from attrs import frozen
@@ -18,6 +20,7 @@ from slipway.executor.ports import Limits, Stats
 CONTROLLERS = ("memory", "cpu", "pids")
 MAX_PROCESSES = 8192  # of one container: enough for any real work, and a fork bomb stays in its container
 PERIOD_US = 100_000
+MOST_ROUNDS = 100
 HOW = {
     "memory": "memory limit not enforced",
     "cpu": "CPU limit not enforced",
@@ -111,6 +114,11 @@ class Group:
         system for that: 0.2 ms instead of 10.)"""
         return tuple(str(folder / ("cgroup.procs" if way.unified else "tasks")) for way, folder in self.parts)
 
+    def add(self, pid: int) -> None:
+        """Put a process of one thread in. Raises OSError."""
+        for path in self.procs():
+            Path(path).write_text(str(pid))
+
     def oom_kills(self) -> int:
         """How many processes the memory limit has killed so far."""
         for hierarchy, folder in self.parts:
@@ -119,7 +127,8 @@ class Group:
                 return _field(text, "oom_kill") or 0
         return 0
 
-    def stats(self) -> Stats:
+    def stats(self, *, first: bool = True) -> Stats:
+        """`first`: the first process of a container is in it, which is ours and does not count."""
         memory = cpu = processes = None
         for hierarchy, folder in self.parts:
             if "memory" in hierarchy.controllers:
@@ -129,13 +138,37 @@ class Group:
                 cpu = None if microseconds is None else microseconds // 1000
             if "pids" in hierarchy.controllers:
                 count = _number(folder / "pids.current")
-                processes = None if count is None else max(0, count - 1)  # but for the container's first process
+                processes = None if count is None else max(0, count - first)
         return Stats(memory_bytes=memory, cpu_ms=cpu, processes=processes)
+
+    def end(self) -> None:
+        """Kill what is in it, wait until that is dead, and remove it."""
+        for _, folder in self.parts:
+            for _ in range(MOST_ROUNDS):  # what is killed may just have started another
+                pids = [int(pid) for pid in _read(folder / "cgroup.procs").split()]
+                if not pids:
+                    break
+                for pid in pids:
+                    _kill(pid)
+        self.remove()
 
     def remove(self) -> None:
         for _, folder in self.parts:
             with contextlib.suppress(OSError):
                 folder.rmdir()
+
+
+def _kill(pid: int) -> None:
+    """Kill a process, and wait until it is dead; a descriptor names it and no later one of the same number."""
+    with contextlib.suppress(ProcessLookupError):
+        descriptor = os.pidfd_open(pid)
+        try:
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            ended = select.poll()
+            ended.register(descriptor, select.POLLIN)
+            ended.poll()
+        finally:
+            os.close(descriptor)
 
 
 def _read(path: Path) -> str:

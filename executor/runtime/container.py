@@ -13,7 +13,7 @@ from pathlib import Path
 
 from slipway.dsl.errors import RuntimeUnavailable
 from slipway.executor.pipes import Pipes
-from slipway.executor.ports import Exit, Output, Stats
+from slipway.executor.ports import Exit, Limits, Output, Stats
 
 from . import kernel
 from .cgroups import Group
@@ -106,6 +106,22 @@ class NativeTerminal(NativeProcess):
             self._own = -1
 
 
+class NativeHeld:
+    """A process of a container in control groups of its own."""
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+
+    def ran_out(self) -> bool:
+        return self._group.oom_kills() > 0
+
+    async def stats(self) -> Stats:
+        return self._group.stats(first=False)
+
+    async def release(self) -> None:
+        await asyncio.to_thread(self._group.end)
+
+
 class NativeContainer:
     """Made by `NativeRuntime.create`. Its folder under the home goes with it."""
 
@@ -117,6 +133,7 @@ class NativeContainer:
         link: Link,
         layers: Layers,
         group: Group,
+        make_group: Callable[[str, Limits], Group],
         taken: tuple[Taken, ...],
         environment: dict[str, str],
         entrypoint: tuple[str, ...],
@@ -128,6 +145,7 @@ class NativeContainer:
         self._link = link
         self._layers = layers
         self.group = group
+        self._make_group = make_group
         self._taken = taken
         self._environment = {**BASE_ENVIRONMENT, **environment}
         self._entrypoint = entrypoint  # goes before the argv of the first process
@@ -244,6 +262,21 @@ class NativeContainer:
             terminal.give_up()
             raise
         return terminal
+
+    async def hold(self, name: str, pid: int, limits: Limits) -> NativeHeld:
+        def move() -> Group:  # into a group of version 2 this takes up to ten milliseconds
+            group = self._make_group(name, limits)
+            try:
+                group.add(pid)
+            except BaseException:
+                group.remove()
+                raise
+            return group
+
+        try:
+            return NativeHeld(await asyncio.to_thread(move))
+        except OSError as error:
+            raise RuntimeUnavailable(f"process {pid} can't be held to its limits: {error.strerror}") from error
 
     async def commit(self, layer: str) -> str:
         await self._end()

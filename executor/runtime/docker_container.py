@@ -15,11 +15,12 @@ from functools import partial
 from typing import Any, TypeVar
 
 from slipway.dsl.errors import Error, InvalidError, RuntimeUnavailable
-from slipway.executor.ports import ContainerSpec, Exit, Output, Stats
+from slipway.executor.ports import ContainerSpec, Exit, Held, Limits, Output, Stats
 
 from . import docker_shell
 from .docker import UPGRADE, Absent, Conflict, Connection, Refused, start_exec
 from .docker_commit import remove_container
+from .docker_prepare import UNDIVIDED
 from .docker_process import BesideProcess, DockerProcess, DockerTerminal, MainProcess, exit_of
 from .docker_store import Image
 
@@ -245,6 +246,9 @@ class DockerContainer:
         task.add_done_callback(self._tasks.discard)
 
     # --- the end --------------------------------------------------------------------------------------
+
+    async def hold(self, name: str, pid: int, limits: Limits) -> Held:
+        raise InvalidError(f"container {self.name}: process {pid} can't have limits of its own: {UNDIVIDED}")
 
     async def commit(self, layer: str) -> str:
         try:

@@ -35,6 +35,7 @@ WAY_OUT = (
     'Give it one: add_python="3.12" in Image.from_registry or Image.from_dockerfile; or install one in the image, '
     "and see that python or python3 is on its PATH."
 )
+UNDIVIDED = "Docker Engine limits whole containers only"
 HOME = "root"  # where the user's code lies: to be entered by an image's USER
 
 
@@ -68,7 +69,7 @@ class Preparing:
         self._pythons[how] = python
         if spec.trees:
             await self.with_trees(spec, image, f"{python} {how}")
-        return Prepared(python=python)
+        return Prepared(python=python, undivided=UNDIVIDED)
 
     async def image(self, spec: ContainerSpec) -> Image:
         """What containers of a spec are made of, its trees in it."""

@@ -294,6 +294,7 @@ class NativeRuntime:
             link=self._link,
             layers=self._layers,
             group=group,
+            make_group=self._cgroups.make,
             taken=tuple(Taken(target=o.target, upper=self._layers.folder / o.upper) for o in overlays),
             environment={**_gpu_environment(spec.gpus), **dict(spec.env)},
             entrypoint=(spec.entrypoint or ()) if spec.single else (),

@@ -10,6 +10,8 @@ import errno
 import hashlib
 import os
 import signal
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -47,6 +49,10 @@ SCRIPTS = {
     "controls": 'test -t 0 && test -t 1 && test -t 2 && tty && echo >/dev/tty "mine"',
     "before": 'printf "before "; exec "$@"',
     "hog": "exec python3 -c 'x = bytearray(400 << 20); x[::4096] = bytes(len(x[::4096]))'",
+    # Waits to be told, starts a session of its own that stays, takes a lot.
+    "meet": "exec python3 -c 'import socket as k, subprocess, sys; s = k.socket(k.AF_UNIX); s.connect(sys.argv[1]); "
+    's.recv(1); subprocess.Popen(["sleep", "1000"], start_new_session=True); '
+    'x = bytearray(400 << 20); x[::4096] = bytes(len(x[::4096]))\' "$1"',
 }
 
 
@@ -623,6 +629,46 @@ class RuntimeContract:
             async with made(runtime, spec) as container:
                 assert (await finish(container, sh("hog"))).how == Exit(code=None, signal=signal.SIGKILL, oom=True)
                 assert (await finish(container, sh("exit", "0"))).how == Exit(code=0)
+
+        play(runtime, scenario)
+
+    def test_a_process_is_held_to_limits_of_its_own_with_all_that_it_starts(
+        self, runtime: Runtime, tmp_path: Path
+    ) -> None:
+        tmp_path.chmod(0o755)
+
+        async def scenario(runtime: Runtime, base: BaseFact) -> None:
+            spec = ContainerSpec(name="one", base=base, mounts=(Mount(source=str(tmp_path), target="/meet"),))
+            limits = Limits(memory_mib=64)
+            undivided = (await runtime.prepare(spec)).undivided
+            if not undivided and "memory" in (notes := dict((await runtime.ability()).notes)):
+                pytest.skip(notes["memory"])
+            async with made(runtime, spec) as container:
+                if undivided:
+                    with pytest.raises(InvalidError, match=undivided):
+                        await container.hold("two", 1, limits)
+                    return
+                other, _ = await until_ready(container, sh("wait"))
+                with socket.socket(socket.AF_UNIX) as listener:
+                    listener.bind(str(tmp_path / "s"))
+                    (tmp_path / "s").chmod(0o666)
+                    listener.listen()
+                    listener.setblocking(False)
+                    process = await container.exec(sh("meet", "/meet/s"))
+                    sock, _ = await asyncio.get_running_loop().sock_accept(listener)
+                with sock:
+                    pid, _, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+                    held = await container.hold("two", pid, limits)
+                    assert not held.ran_out()
+                    sock.send(b"!")
+                    assert (await process.wait()).signal == signal.SIGKILL
+                assert held.ran_out()
+                assert (await container.stats()).processes == 2  # the other one, and what it left
+                await held.release()
+                await held.release()
+                assert (await container.stats()).processes == 1
+                other.signal(signal.SIGKILL)
+                assert (await other.wait()) == Exit(code=None, signal=signal.SIGKILL)
 
         play(runtime, scenario)
 

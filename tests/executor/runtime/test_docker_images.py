@@ -18,7 +18,7 @@ from docker_rig import Rig, rig, rig_on
 from slipway.dsl.errors import ImageBuildError, InvalidError, NotFoundError
 from slipway.executor.ports import DockerfileBuild, Prepared
 from slipway.executor.runtime import docker_commit
-from slipway.executor.runtime.docker_prepare import Preparing
+from slipway.executor.runtime.docker_prepare import UNDIVIDED, Preparing
 from slipway.executor.runtime.docker_store import Store
 
 __all__ = ["rig"]
@@ -417,7 +417,7 @@ def test_an_image_with_trees_is_the_image_with_files_in_it(docker_engine: Docker
 
         async def scenario() -> None:
             spec = await rig.spec(trees=(first, second))
-            assert await rig.preparing.prepare(spec) == Prepared(python="python3")
+            assert await rig.preparing.prepare(spec) == Prepared(python="python3", undivided=UNDIVIDED)
             made = await asyncio.gather(*(rig.preparing.image(spec) for _ in range(5)))
             assert len({image.id for image in made}) == len(rig.tags()) == 1
             look = "cat /root/app /root/pkg/a /root/link /new/deep/y /bin/our; test -L /bin; id -un; pwd; echo $A"
@@ -439,12 +439,12 @@ def test_what_python_an_image_has_is_asked_once(rig: Rig, tmp_path: Path, monkey
     async def scenario() -> None:
         spec = await rig.spec(trees=(code,))
         assert (await asyncio.gather(*(rig.preparing.prepare(spec) for _ in range(4)))) == [
-            Prepared(python="python3")
+            Prepared(python="python3", undivided=UNDIVIDED)
         ] * 4
         with rig_on(rig.engine) as later:  # an engine that has been started anew
             preparing = Preparing(later.connection, Store(later.connection, rig.home), lambda _: later.settings)
             monkeypatch.setattr("slipway.executor.runtime.docker_prepare.Preparing._run", None)
-            assert await preparing.prepare(spec) == Prepared(python="python3")
+            assert await preparing.prepare(spec) == Prepared(python="python3", undivided=UNDIVIDED)
 
     play(scenario)
 
@@ -468,7 +468,7 @@ def test_a_python_is_found(docker_engine: DockerTestEngine, name: str, lines: tu
     with rig_on(docker_engine, bases=(("debian_slim", docker_engine.image(name, *lines)),)) as rig:
 
         async def scenario() -> None:
-            assert await rig.preparing.prepare(await rig.spec()) == Prepared(python="python3")
+            assert await rig.preparing.prepare(await rig.spec()) == Prepared(python="python3", undivided=UNDIVIDED)
 
         play(scenario)
 
