@@ -99,7 +99,10 @@ _HOMES = {
     "web": ("asgi_app", "fastapi_endpoint", "web_endpoint", "web_server", "wsgi_app"),
 }
 _HOME = {name: f"slipway.dsl.{module}" for module, names in _HOMES.items() for name in names}
-_INSIDE = {"Cron", "Image", "Period", "Retries", "Secret", "Volume"}  # what in a worker is only a name
+_INSIDE = {  # what in a worker is only a name, or says less
+    *("Cron", "Image", "Period", "Retries", "Secret", "Volume"),
+    *("batched", "concurrent", "enter", "exit", "method", "parameter"),
+}
 
 # What the programming model has and this release doesn't, with what to use instead.
 _LATER = {

@@ -208,7 +208,7 @@ def _volumes(app: App, settings: FunctionSettings) -> tuple[tuple[str, VolumeDec
 def _class(cls: Cls) -> ClsDecl:
     module = sys.modules.get(cls.user_class.__module__)
     name = cls.user_class.__module__ if module is None else module_name(module)
-    return ClsDecl(name=cls.name, module=name, methods=cls.methods, origin=cls.origin)
+    return ClsDecl(name=cls.name, module=name, methods=tuple(cls.methods), origin=cls.origin)
 
 
 def _used(function: AnyFunction, decl: FunctionDecl) -> Iterator[str]:

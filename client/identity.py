@@ -19,8 +19,8 @@ import attrs
 from slipway.dsl.app import App, LocalEntrypoint
 from slipway.dsl.cls import Cls
 from slipway.dsl.function import Function
+from slipway.dsl.hooks import Partial
 from slipway.dsl.image import Image
-from slipway.dsl.partial import Partial
 from slipway.dsl.secret import Secret
 from slipway.dsl.volume import Volume
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from .cls import Cls
     from .declaration import Fault, Origin
+    from .hooks import Partial
     from .image import Image
     from .options import ClsArguments, FunctionArguments, FunctionSettings
-    from .partial import Partial
     from .secret import Secret
     from .volume import Volume
 
@@ -139,8 +139,8 @@ class App:
         _parentheses(wrong, "function")
         if context.is_inside():
             return inside.decorator(self, options)  # type: ignore[no-any-return] # as the overloads say
+        from .hooks import Partial
         from .options import checked_function, read_settings
-        from .partial import Partial
 
         settings = read_settings(options, decorator="function")
 
@@ -154,40 +154,26 @@ class App:
         return decorate  # type: ignore[return-value] # the overloads say which function gives which handle
 
     def cls(self, *wrong: object, **options: Unpack[ClsArguments]) -> Callable[[Any], Cls]:
-        """Make a class part of the app. It is declared and checked; a later release runs it.
+        """Make a class part of the app: its objects' methods run in workers, which each hold one object.
+
+        It takes what `@app.function` takes, but for `name`, `schedule` and `is_generator`. docs/guide/classes.md is
+        about what stands in the class.
 
         >>> App("example").cls(gpu="A100")(App("other"))
         Traceback (most recent call last):
         ...
         TypeError: @app.cls decorates classes, and App isn't one: use @app.function()
         """
-        from .cls import Cls
-        from .options import read_settings
-        from .partial import Partial
-
         _parentheses(wrong, "cls")
-        settings = read_settings({} if context.is_inside() else options, decorator="cls")
+        if context.is_inside():
+            return inside.class_decorator(self, options)  # type: ignore[no-any-return] # it decorates likewise
+        from .classes import checked_class
+        from .options import read_settings
+
+        settings = read_settings(options, decorator="cls")
 
         def decorate(target: Any) -> Cls:
-            user_class = target.target if isinstance(target, Partial) else target
-            if not isinstance(user_class, type):
-                what = getattr(user_class, "__name__", type(user_class).__name__)
-                raise TypeError(f"@app.cls decorates classes, and {what} isn't one: use @app.function()")
-            if "__init__" in vars(user_class):
-                raise invalid(
-                    f"{user_class.__name__} has an __init__ of its own",
-                    hint="Use slipway.parameter() and @slipway.enter().",
-                )
-            partials = {k: v for k, v in vars(user_class).items() if isinstance(v, Partial)}
-            if any(p.snap for p in partials.values()) and "enable_memory_snapshot" not in options:
-                raise invalid("enter(snap=True) needs @app.cls(enable_memory_snapshot=True)")
-            origin = here()
-            methods = tuple(k for k, p in partials.items() if p.role in {"method", "batched", "endpoint"})
-            name = user_class.__name__
-            made = Cls(name=name, app=self, user_class=user_class, methods=methods, settings=settings, origin=origin)
-            self._collision("class", name, self.classes.get(name), origin)
-            self.classes[name] = made
-            return made
+            return self._add_class(checked_class(target, settings), settings)
 
         return decorate
 
@@ -230,11 +216,15 @@ class App:
         """
         if not isinstance(other_app, App):
             raise invalid(f"app.include takes an App, not {type(other_app).__name__}")
-        for name, function in other_app.functions.items():
-            known = self.functions.get(name)
-            if known is not None and known is not function:
-                self._fault("warning", f"function {name}", f"it replaces the one at {known.origin}", here())
-            self.functions[name] = function
+        taken: dict[str, Any] = {**self.functions, **self.classes}
+        both: tuple[tuple[str, Any], ...] = (*other_app.functions.items(), *other_app.classes.items())
+        for name, handle in both:
+            known = taken.get(name)
+            if known is not None and known is not handle:
+                self._fault("warning", _address(handle), f"it replaces the one at {known.origin}", here())
+                self.functions.pop(name, None)
+                self.classes.pop(name, None)
+        self.functions.update(other_app.functions)
         self.classes.update(other_app.classes)
         self.faults.extend(fault for fault in other_app.faults if fault not in self.faults)
         other_app._parents.append(self)
@@ -315,25 +305,54 @@ class App:
             is_generator=settings.is_generator if settings.is_generator is not None else said.is_generator,
             image=settings.image,
         )
-        address = f"function {name}"
-        for hint in (*settings.hints, *said.hints):
-            self._fault("note", address, hint, function.origin)
-        if settings.network_file_systems:
-            hint = 'Use volumes={path: slipway.Volume.from_name("...", create_if_missing=True)}.'
-            self._fault("error", address, "there are no network file systems here", function.origin, hint=hint)
-        self._collision("function", name, self.functions.get(name), function.origin)
+        self._say(settings, said.hints, f"function {name}", function.origin)
+        self._collision(function)
         self.functions[name] = function
         return function
 
-    def _collision(self, what: str, name: str, known: Any, origin: Origin) -> None:
-        if known is None or _interactive(origin):
+    def _add_class(self, said: Partial, settings: FunctionSettings) -> Cls:
+        from .cls import Cls
+
+        user_class: type = said.target
+        made = Cls(
+            name=user_class.__name__,
+            app=self,
+            user_class=user_class,
+            settings=settings,
+            concurrency=said.concurrency,
+            image=settings.image,
+            origin=here(),
+        )
+        hints = (*said.hints, *(hint for partial in made.methods.values() for hint in partial.hints))
+        self._say(settings, hints, f"class {made.name}", made.origin)
+        self._collision(made)
+        self.classes[made.name] = made
+        return made
+
+    def _say(self, settings: FunctionSettings, hints: Iterable[str], address: str, origin: Origin) -> None:
+        """Older names that were used, and what there isn't."""
+        for hint in (*settings.hints, *hints):
+            self._fault("note", address, hint, origin)
+        if settings.network_file_systems:
+            hint = 'Use volumes={path: slipway.Volume.from_name("...", create_if_missing=True)}.'
+            self._fault("error", address, "there are no network file systems here", origin, hint=hint)
+
+    def _collision(self, made: Function[..., Any, Any] | Cls) -> None:
+        """Say that the app has one of this name already, be it a function or a class. At a prompt it is replaced."""
+        name, origin, what = made.name, made.origin, _address(made).partition(" ")[0]
+        known = self.functions.get(name) or self.classes.get(name)
+        if known is None:
+            return
+        if _interactive(origin):
+            self.functions.pop(name, None)
+            self.classes.pop(name, None)
             return
         self._fault(
             "error",
-            f"{what} {name}",
+            _address(made),
             f"the app has two of this name, at {known.origin} and at {origin}",
             origin,
-            found=f"{what} {name}, twice",
+            found=f"{what} {name}, twice" if type(known) is type(made) else f"{_address(known)} and {_address(made)}",
             hint="Rename one of them" + (", or say @app.function(name=...)." if what == "function" else "."),
         )
 
@@ -420,6 +439,10 @@ def _parentheses(wrong: tuple[object, ...], decorator: str) -> None:
         raise invalid(
             f"@app.{decorator} takes its parameters by name", hint=f"Write @app.{decorator}(), with parentheses."
         )
+
+
+def _address(handle: Function[..., Any, Any] | Cls) -> str:
+    return f"{'function' if isinstance(handle, Function) else 'class'} {handle.name}"
 
 
 def _interactive(origin: Origin) -> bool:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import context
+from . import context, hooks
 from .dual import Dual
 from .later import Later
 
@@ -182,7 +182,7 @@ def decorator(app: App, options: Any) -> Any:
     from .function import Function
 
     def decorate(target: Any) -> Function[..., Any, Any]:
-        raw = getattr(target, "target", target)  # of a decorator below `@app.function`
+        raw = target.target if isinstance(target, hooks.Partial) else target
         function: Function[..., Any, Any] = Function(
             name=options.get("name") or raw.__name__,
             app=app,
@@ -195,3 +195,49 @@ def decorator(app: App, options: Any) -> Any:
         return function
 
     return decorate
+
+
+def class_decorator(app: App, options: Any) -> Any:
+    """What `@app.cls(...)` is in a worker."""
+    from .cls import Cls
+
+    def decorate(target: Any) -> Cls:
+        user_class = target.target if isinstance(target, hooks.Partial) else target
+        made = Cls(name=user_class.__name__, app=app, user_class=user_class, image=options.get("image"))
+        app.classes[made.name] = made
+        return made
+
+    return decorate
+
+
+# --- what decorates the functions in a class's body: their roles are all that a worker asks for ---------------------
+
+
+def _role(role: str, target: Any, **said: Any) -> hooks.Partial:
+    partial = target if isinstance(target, hooks.Partial) else hooks.Partial(target=target)
+    return partial.but(role=role or partial.role, **said)
+
+
+def method(*, is_generator: bool | None = None) -> Any:
+    return lambda target: _role("method", target, is_generator=is_generator)
+
+
+def enter(*, snap: bool = False) -> Any:
+    return lambda target: _role("enter", target, snap=snap)
+
+
+def exit() -> Any:
+    return lambda target: _role("exit", target)
+
+
+def batched(**options: object) -> Any:
+    return lambda target: _role("batched", target)
+
+
+def concurrent(**options: object) -> Any:
+    return lambda target: _role("", target)
+
+
+def parameter(**said: Any) -> Any:
+    """As in `slipway.dsl.partial`, where what is said was checked."""
+    return hooks.Parameter(default=said.get("default"), required="default" not in said, init=said.get("init", True))

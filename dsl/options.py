@@ -20,7 +20,7 @@ from .secret import Secret, checked_secrets, env_secret
 from .volume import Volume, checked_volumes
 
 if TYPE_CHECKING:
-    from .partial import Partial
+    from .hooks import Partial
 
 Seconds = int | float
 LONGEST = 30 * 86_400
@@ -92,7 +92,6 @@ PLAIN = (
     "routing_region",
     "proxy",
     "nonpreemptible",
-    "enable_memory_snapshot",
     "restrict_modal_access",
     "i6pn",
     "experimental_options",
@@ -123,6 +122,7 @@ class FunctionSettings:
     plain: tuple[tuple[str, str], ...] = ()
     hints: tuple[str, ...] = ()  # older names that were used
     network_file_systems: bool = False
+    memory_snapshot: bool = False
 
 
 def read_settings(given: Mapping[str, Any], *, decorator: str) -> FunctionSettings:
@@ -161,6 +161,7 @@ def read_settings(given: Mapping[str, Any], *, decorator: str) -> FunctionSettin
         plain=tuple((k, _text(options[k])) for k in PLAIN if options.get(k)),
         hints=hints,
         network_file_systems=bool(options.get("network_file_systems")),
+        memory_snapshot=bool(options.get("enable_memory_snapshot")),
     )
 
 
@@ -234,7 +235,7 @@ def checked_function(raw: Any, settings: FunctionSettings, partial: Partial) -> 
     if partial.role in {"method", "enter", "exit"} or "." in place:
         raise invalid(
             f"{raw.__qualname__} is a method, and @app.function decorates functions",
-            hint="Move it out of the class; @app.cls() with @slipway.method() comes with a later release.",
+            hint="Decorate the class with @app.cls(), and the method with @slipway.method().",
         )
     if "<" in raw.__qualname__ and not settings.serialized:
         raise invalid(

@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Union
-
-from attrs import evolve, frozen
+from typing import Any
 
 from .cls import Cls
-from .declaration import Batching, Concurrency, EndpointDecl
+from .declaration import Batching, Concurrency
 from .function import Function
+from .hooks import Parameter, Partial
 from .origin import invalid
 from .resources import checked_count
 
-Target = Union[Callable[..., Any], type, "Partial"]
-
-
-@frozen(kw_only=True, eq=False)
-class Partial:
-    """A function or class with what was said about it so far. `@app.function` or `@app.cls` makes a handle of it."""
-
-    target: Any
-    role: str = ""  # "method" | "enter" | "exit" | "endpoint" | "batched"
-    endpoint: EndpointDecl | None = None
-    concurrency: Concurrency | None = None
-    batching: Batching | None = None
-    is_generator: bool | None = None
-    snap: bool = False
-    hints: tuple[str, ...] = ()  # older names that were used
+Target = Callable[..., Any] | type | Partial
 
 
 def partial_of(target: Target, decorator: str) -> Partial:
@@ -64,7 +49,10 @@ def with_role(target: Target, decorator: str, role: str, **changes: Any) -> Part
         )
     if isinstance(partial.target, type):
         raise invalid(f"@slipway.{decorator} decorates functions, and {partial.target.__name__} is a class")
-    return evolve(partial, role=role, **changes)
+    if not inspect.isfunction(partial.target):
+        what = type(partial.target).__name__
+        raise invalid(f"@slipway.{decorator} decorates plain functions and methods, not a {what}")
+    return partial.but(role=role, **changes)
 
 
 def method(*wrong: object, is_generator: bool | None = None) -> Callable[[Target], Partial]:
@@ -101,15 +89,6 @@ def exit(*wrong: object) -> Callable[[Target], Partial]:
     """
     needs_parentheses(wrong, "exit")
     return lambda target: with_role(target, "exit", "exit")
-
-
-@frozen(kw_only=True)
-class Parameter:
-    """A parameter of a class, as `parameter` says it."""
-
-    default: Any = None
-    required: bool = True
-    init: bool = True
 
 
 _NONE = object()
@@ -164,7 +143,7 @@ def concurrent(*wrong: object, max_inputs: int, target_inputs: int | None = None
             )
         if partial.batching:
             raise invalid("a function can be @slipway.concurrent or @slipway.batched, not both")
-        return evolve(partial, concurrency=concurrency)
+        return partial.but(concurrency=concurrency)
 
     return decorate
 

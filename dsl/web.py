@@ -7,11 +7,10 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from attrs import evolve
-
 from .declaration import EndpointDecl
+from .hooks import Partial
 from .origin import here, invalid, text_argument
-from .partial import Partial, Target, needs_parentheses, with_role
+from .partial import Target, needs_parentheses, with_role
 from .resources import checked_count, checked_seconds
 
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")
@@ -51,7 +50,7 @@ def web_endpoint(*wrong: object, **options: Any) -> Callable[[Target], Partial]:
     needs_parentheses(wrong, "web_endpoint")
     decorate = fastapi_endpoint(**options)
     hint = "@slipway.web_endpoint is called fastapi_endpoint now"
-    return lambda target: evolve(decorate(target), hints=(hint,))
+    return lambda target: decorate(target).but(hints=(hint,))
 
 
 def asgi_app(

@@ -342,61 +342,6 @@ def test_include() -> None:
         app.include("common")  # type: ignore[arg-type]
 
 
-def test_classes_are_declared_and_wait_for_their_release() -> None:
-    app = slipway.App("a")
-
-    @app.cls(gpu="A100", enable_memory_snapshot=True)
-    @slipway.concurrent(max_inputs=3)
-    class Model:
-        size: str = slipway.parameter(default="small")
-
-        @slipway.enter(snap=True)
-        def load(self) -> None: ...
-
-        @slipway.method()
-        def predict(self, x: int) -> int:
-            return x
-
-    assert repr(Model) == "<Cls Model: predict>" and app.classes == {"Model": Model}
-    with pytest.raises(InvalidError, match="classes are not in this release"):
-        Model()
-    with pytest.raises(AttributeError, match=r"make an object first, Model\(\).predict"):
-        getattr(Model, "predict").remote(1)  # noqa: B009 - a checker sees the class, not the handle
-    with pytest.raises(TypeError, match=r"plain isn't one: use @app\.function"):
-        app.cls()(plain)
-
-    class WithInit:
-        def __init__(self) -> None: ...
-
-    class Snap:
-        @slipway.enter(snap=True)
-        def load(self) -> None: ...
-
-    with pytest.raises(InvalidError, match="has an __init__ of its own"):
-        app.cls()(WithInit)
-    with pytest.raises(InvalidError, match="enable_memory_snapshot=True"):
-        app.cls()(Snap)
-    with pytest.raises(InvalidError, match="a str, int, bool or bytes"):
-        slipway.parameter(default=1.5)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"name": 3}, "the name of an app must be a string, not int"),
-        ({"name": "my app"}, "'my app' can't be the name of an app"),
-        ({"name": "x" * 65}, "can't be the name of an app"),
-        ({"name": ".."}, "can't be the name of an app"),
-        ({"name": "ap-" + "a" * 22}, "looks like the id of an app"),
-        ({"image": 1}, "image= takes a slipway.Image, not int"),
-        ({"tags": {"a b": "c"}}, "'a b' can't be part of a tag"),
-        ({"volumes": {"/d": 1}}, "must be a slipway.Volume"),
-    ],
-)
-def test_wrong_apps(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(InvalidError, match=message):
-        slipway.App(**arguments)
-
 
 def test_app_without_a_name() -> None:
     app = slipway.App()
