@@ -21,6 +21,7 @@ from .inputs import Input, Numbers
 from .placement import Actions, Assign, End, FailStart, Interrupt, Kill, Recall, Start, Stop
 from .pool import Pool, PoolSpec
 from .ports import CallRow, Clock
+from .templates import Template
 from .worker.frames import Flag, Frame, Kind, Outcome
 from .worker.host import Hooks, Place, StartFailed, start_worker
 from .worker.logs import Line
@@ -76,7 +77,8 @@ class Dispatcher:
         """The pool of this key, made where there is none yet."""
         pool = self.pools.get(spec.key)
         if pool is None:
-            pool = self.pools[spec.key] = Pool(spec)
+            template = Template(spec.worker, self._place) if spec.worker.function.snapshot else None
+            pool = self.pools[spec.key] = Pool(spec, template)
             self._act(pool, pool.placement.open(self._time()))
         return pool
 
@@ -111,6 +113,8 @@ class Dispatcher:
             await asyncio.wait(tuple(pool.tasks.values()))
         if pool.timer is not None:
             pool.timer.cancel()
+        if pool.template is not None:
+            await pool.template.close()
 
     async def drain(self) -> None:
         ending = [self._emptied(pool) for pool in self._ended]
@@ -338,7 +342,10 @@ class Dispatcher:
             on_line=partial(self._ears.on_line, pool.spec, name),
             on_client=partial(self._ears.on_client, pool.spec, name),
         )
-        worker = await start_worker(name, pool.spec.worker, self._place, hooks)
+        if pool.template is None:
+            worker = await start_worker(name, pool.spec.worker, self._place, hooks)
+        else:
+            worker = await pool.template.start_worker(name, hooks)
         try:
             pool.workers[number] = worker
             pool.note_start(None)

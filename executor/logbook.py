@@ -20,7 +20,6 @@ MOST_WAITING = 200_000  # lines that a slow disk keeps waiting; beyond it they a
 
 Follower = Callable[[LogLine], None]
 LIMITS = LogLimits(total=1 << 30, app=64 << 20)
-FROM_ENGINE = 1 + STREAMS.index(SYSTEM)  # instead of the number of a stream: what is said is the engine's
 
 
 def log_limits(config: Config) -> LogLimits:

@@ -10,6 +10,7 @@ from attrs import frozen
 from slipway.compiler.nodes import FunctionSpec
 
 from .placement import Placement, PoolLimits
+from .templates import Template
 from .worker.host import StartFailed, Worker, WorkerSpec
 
 
@@ -50,14 +51,16 @@ class Pool:
         "since_ms",
         "spec",
         "tasks",
+        "template",
         "timer",
         "tried",
         "trouble",
         "workers",
     )
 
-    def __init__(self, spec: PoolSpec) -> None:
+    def __init__(self, spec: PoolSpec, template: Template | None = None) -> None:
         self.spec = spec
+        self.template = template  # what makes the workers, where they have a memory snapshot
         self.placement = Placement(spec.limits)
         self.workers: dict[int, Worker] = {}
         self.names: dict[int, str] = {}

@@ -21,7 +21,7 @@ from attrs import evolve
 
 from slipway.dsl.errors import Error, InvalidError
 
-from .logbook import FROM_ENGINE
+from .log_query import FROM_ENGINE
 from .ports import Container, Exit, Held, Limits, Output, Process, Stats, Terminal
 from .worker.frames import Frame, Kind
 from .worker.host import RUN, StartFailed, Worker, bring_up, start_worker
