@@ -36,7 +36,7 @@ RUN = f"{IN_CONTAINER}/run"
 USER_CODE = "/root"
 TAIL_LINES = 12
 LET_GO = 1.0  # seconds between a worker's hanging up and its process's end, before it is killed
-STOP_GRACE = 5.0  # seconds that a worker has for its own clean-up when it is no longer needed
+STOP_GRACE = 30.0  # seconds that a worker has for its own clean-up (exit hooks) when it is no longer needed
 MOST_STRANGERS = 64  # connections of one container that have not said yet who they are
 _FD = int(Flag.FD)
 _OUTPUT = int(Flag.OUTPUT)
@@ -61,8 +61,8 @@ class FunctionStart:
     snapshot: bool = False
     session: str = ""
 
-    def message(self, log_token: str) -> bytes:
-        """The payload of START. Bytes among the parameters go as {"base64": …}, as in "function.open"."""
+    def message(self, log_token: str, worker: str = "") -> bytes:
+        """The payload of START for a worker of that name. Bytes among the parameters go as in "function.open"."""
         function = {
             "name": self.name,
             "module": self.module,
@@ -81,6 +81,7 @@ class FunctionStart:
             "snapshot": self.snapshot,
             "session": self.session,
             "log_token": log_token,
+            "worker": worker,
         }
         return json.dumps(start).encode()
 
@@ -170,8 +171,8 @@ class Worker:
         self.container: Container | None = None
         self._gpus: tuple[str, ...] = ()
         self._process: Process | None = None
-        self._link: Wire | None = None
         self.exit: Exit | None = None  # how its process ended, as soon as `wait_ended` has returned
+        self._link: Wire | None = None
         self._control: Wire | None = None
         self._is_ready = False
         self._started: asyncio.Future[None] = self._loop.create_future()

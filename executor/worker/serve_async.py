@@ -1,126 +1,240 @@
-"""Serving inputs of an asynchronous function, as tasks of one loop. Runs in the container."""
+"""Serving inputs where some of the code is asynchronous: as tasks of one loop. Runs in the container.
+
+The loop is that of the hooks, too, and runs on the main thread. A plain method of such a class runs there as well,
+while the loop stands still (so that it may block, and start a loop of its own); with several inputs at a time plain
+methods run in threads instead.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
+import signal
 from collections import deque
+from functools import partial
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any
 
-from slipway.dsl import context
 from slipway.dsl.errors import InvalidError
 
-from . import output
-from .frames import Frame, Kind, Outcome
-from .serve import Server
-from .stream import NO_FD, StreamClosed
+from . import payload
+from .credit import Credit
+from .ending import begin_deadline
+from .plain import MainCarrier
+from .server import ENDS, Ended, Server
+from .stream import StreamClosed
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from .output import Output
+    from .served import Served
+    from .server import Job, Piece
+    from .stream import Stream
+
+
+class _BetweenTasks(MainCarrier):
+    """Carries out plain methods while the loop stands still."""
+
+    def __init__(self, server: AsyncServer) -> None:
+        super().__init__(server)
+        self._async_server = server
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        super()._on_signal(number, frame)
+        self._async_server.end_soon()
 
 
 class AsyncServer(Server):
     """Inputs as tasks of one loop, as many at once as the declaration allows."""
 
-    closed: StreamClosed | None = None
+    def __init__(self, link: Stream, control: Stream, served: Served, printed: Output) -> None:
+        super().__init__(link, control, served, printed)
+        self.loop = served.loop
+        self.main = _BetweenTasks(self)
+        self.waiting: deque[list[Piece]] = deque()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.active = 0  # inputs under way
+        self.aside: Job | None = None  # what runs next, while the loop stands still
+        self.ended: BaseException | None = None
+        self.threads: Any = None
 
     def serve(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(self.loop)
-        self.waiting: deque[tuple[Frame, int]] = deque()
-        self.tasks: dict[int, asyncio.Task[None]] = {}
-        self.cancelled: set[int] = set()
-        self.ended = False
-        self.loop.add_reader(self.link.sock, self._take)
-        self.loop.add_reader(self.control.sock, self._obey)
-        try:
-            self.loop.run_forever()
-        finally:
-            _finish(self.loop)
-        if self.closed is not None:
-            raise self.closed
+        loop = self.loop
+        self.main.watch()
+        if self.concurrency > 1 and not all(target.is_async for target in self.served.targets):
+            from .threads import Threads
+
+            soon = loop.call_soon_threadsafe
+            self.threads = Threads(self, lambda why: soon(self._end, why), lambda: soon(self._finished))
+        loop.add_reader(self.link.sock, self._take)
+        self.watch()
+        while self.ended is None:
+            loop.run_forever()
+            if self.aside is not None and self.ended is None:
+                job, self.aside = self.aside, None
+                try:
+                    self.main.run(job)
+                except (StreamClosed, Ended) as end:
+                    self._end(end)
+                del job
+                self._finished()
+        self._leave()
+        raise self.ended
+
+    # --- taking inputs in
 
     def _take(self) -> None:
         try:
-            self.waiting.extend(self.link.receive())
+            came = self.link.receive()
         except (BlockingIOError, InterruptedError):
             return
         except StreamClosed as closed:
             self._end(closed)
             return
+        for frame, fd in came:
+            pieces = self.gather(frame, fd)
+            if pieces is not None:
+                self.waiting.append(pieces)
         self._start()
 
-    def _end(self, closed: StreamClosed) -> None:
-        """The engine is gone: stop once, so that what is left on the loop can still be finished."""
-        if not self.ended:
-            self.ended = True
-            self.loop.remove_reader(self.link.sock)
-            self.loop.stop()
-            self.closed = closed
-
     def _start(self) -> None:
-        while self.waiting and len(self.tasks) < self.concurrency and not self.ended:
-            frame, fd = self.waiting.popleft()
-            if frame.kind != Kind.CALL or not self.claim(frame):
-                if fd != NO_FD:
-                    os.close(fd)
+        while self.waiting and self.active < self.concurrency and self.ended is None and self.main.ending is None:
+            job = self.claim(self.waiting.popleft())
+            if job is None:
                 continue
-            task = self.loop.create_task(self._run(frame, fd))
-            self.tasks[frame.id] = task
+            self.active += 1
+            if job.target.is_async:
+                task = self.loop.create_task(self._run(job))
+                job.interrupt = partial(self.loop.call_soon_threadsafe, task.cancel)
+                self.tasks.add(task)
+                task.add_done_callback(self.tasks.discard)
+            elif self.threads is not None:
+                self.threads.put(job)
+            else:
+                self.aside = job
+                self.loop.stop()
 
-    async def _run(self, frame: Frame, fd: int) -> None:
-        call = frame.id
-        context.input_id.set(f"in-{call:x}")
-        context.function_call_id.set(f"fc-{call:x}")
-        output.running.set(call)
-        try:
-            await self._call(call, frame, fd)
-        except StreamClosed as closed:
-            self._end(closed)
-        finally:
-            self.cancelled.discard(call)
-            del self.tasks[call]
-            self._start()
+    def _finished(self) -> None:
+        self.active -= 1
+        if self.main.ending is not None and not self.active:
+            self._end(Ended(self.main.ending))
+        self._start()
 
-    async def _call(self, call: int, frame: Frame, fd: int) -> None:
+    # --- carrying them out
+
+    async def _run(self, job: Job) -> None:
+        job.enter()
+        error: BaseException | None = None
+        value: Any = None
         try:
-            args, kwargs = self.arguments(frame, fd)
-            result = self.function(*args, **kwargs)
-            if not inspect.isawaitable(result):
-                raise InvalidError(f"{self.name} is declared asynchronous but returned a {type(result).__name__}")
-            value = self.check(await result)
-            if os.getpid() != self.pid:
-                self.leave_fork(None)
-            self.result(call, value)
-        except StreamClosed:
-            raise
-        except BaseException as error:  # noqa: BLE001 - the user's function may raise anything
+            try:
+                value = await self._call(job)
+            except BaseException as raised:  # noqa: BLE001 - the user's function may raise anything
+                error = raised
             if os.getpid() != self.pid:
                 self.leave_fork(error)
-            if isinstance(error, asyncio.CancelledError) and call in self.cancelled:
-                self.answer(call, Outcome.CANCELLED, b"cancelled while it ran")
-            else:
-                self.raised(call, error)
+            broken_off = isinstance(error, asyncio.CancelledError) and not job.given_up
+            if not (broken_off and (self.main.ending is not None or self.ended is not None)):  # else it is for another
+                self.finish(job, value, error)
+            if isinstance(error, ENDS):
+                raise Ended(signal.SIGINT)
+        except (StreamClosed, Ended) as end:
+            self._end(end)
+        finally:
+            error = value = None
+            self.done(job)
+            self._finished()
 
-    def _obey(self) -> None:
+    async def _call(self, job: Job) -> Any:
+        target = job.target
+        args, kwargs = self.arguments(job)
+        if job.cancelled and job.given_up:
+            raise asyncio.CancelledError
+        made = target.function(*args, **kwargs)
+        if target.is_generator:
+            return await self._stream(job, made)
+        if not isawaitable(made):
+            raise InvalidError(f"{target.name} is declared asynchronous but returned a {type(made).__name__}")
+        return self.check(target, await made)
+
+    async def _stream(self, job: Job, made: Any) -> int:
+        """Send a generator's items as its consumer takes them; how many they were."""
+        items = _aiter(await made if isawaitable(made) else made, job.target.name)
+        news = asyncio.Event()
+        credit = job.credit = Credit(partial(self.loop.call_soon_threadsafe, news.set))
+        count = 0
         try:
-            frames = self.control.receive()
-        except (BlockingIOError, InterruptedError):
-            return
-        except StreamClosed:
-            self.loop.remove_reader(self.control.sock)
-            return
-        for frame, _ in frames:
-            if frame.kind == Kind.RECALL:
-                self.give_back(frame)
-            elif frame.kind == Kind.CANCEL and frame.id in self.tasks:
-                self.cancelled.add(frame.id)
-                self.tasks[frame.id].cancel()
+            async for item in items:
+                if os.getpid() != self.pid:
+                    self.leave_fork(None)
+                packed = payload.dump_or_refuse(item, f"item {count} of {job.target.name}")
+                while not credit.room(packed.size):
+                    news.clear()
+                    if not credit.room(packed.size):
+                        await news.wait()
+                credit.sent(packed.size)
+                self.send_item(job, count, packed)
+                count += 1
+                del item, packed
+            return count
+        finally:
+            close = getattr(items, "aclose", None)
+            if close is not None:
+                await close()  # of a generator that has not ended by itself: its `finally` blocks run
+
+    # --- the end
+
+    def end_soon(self) -> None:
+        """A signal ends the worker: break off what runs. Called in the signal's handler."""
+        self.loop.call_soon_threadsafe(self._break_off)
+
+    def _break_off(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        if not self.active:
+            self._end(Ended(self.main.ending or 0))
+
+    def _end(self, why: BaseException) -> None:
+        """Stop once, so that what is left on the loop can still be finished."""
+        if self.ended is None:
+            self.ended = why
+            self.loop.remove_reader(self.link.sock)
+            self.loop.stop()
+
+    def _leave(self) -> None:
+        """Let inputs that still run come to an end: there is nobody to answer."""
+        begin_deadline()
+        for task in self.tasks:
+            task.cancel()
+        if self.tasks:
+            self.loop.run_until_complete(asyncio.wait(self.tasks))
+
+    def cut_off(self) -> None:
+        if self.jobs:
+            self.loop.call_soon_threadsafe(self._cut_off)
+            if self.main.current is not None:
+                self.main.end(Ended())
+
+    def _cut_off(self) -> None:
+        if self.main.ending is None:
+            self.main.ending = 0
+        begin_deadline()
+        self._break_off()
 
 
-def _finish(loop: asyncio.AbstractEventLoop) -> None:
-    """Let what the user's code left on the loop end in order."""
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()
+async def _plain_items(items: Any) -> Any:
+    for item in items:
+        yield item
+        await asyncio.sleep(0)
+
+
+def _aiter(made: Any, name: str) -> Any:
+    if hasattr(made, "__aiter__"):
+        return made.__aiter__()
+    if hasattr(made, "__iter__"):
+        return _plain_items(made)
+    raise InvalidError(
+        f"{name} is declared a generator and returned a {type(made).__name__}",
+        hint="Let it yield, or return an asynchronous iterator.",
+    )

@@ -1,0 +1,291 @@
+"""What every way of serving inputs shares: taking them in, answering them, orders about them. Runs in the container."""
+
+from __future__ import annotations
+
+import os
+import threading
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from slipway.dsl import context
+from slipway.dsl.errors import DeserializationError, InvalidError
+
+from . import failure, output, payload
+from .credit import Credit
+from .frames import Flag, Frame, FrameError, Kind, Outcome, pack
+from .stream import NO_FD, Stream, StreamClosed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .served import Served, Target
+
+_CALL = int(Kind.CALL)
+_OUTPUT = int(Flag.OUTPUT)
+_MORE = int(Flag.MORE)
+_GENERATORS = (GeneratorType, AsyncGeneratorType)
+ENDS = (KeyboardInterrupt, GeneratorExit)  # raised by the user's code they end the worker, too
+CUT_OFF = b"cancelled while it ran"
+
+
+class Ended(Exception):
+    """The worker comes to its end: by this signal (0: the engine has hung up)."""
+
+    def __init__(self, number: int = 0) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class Piece(NamedTuple):
+    """An input as it came."""
+
+    frame: Frame
+    fd: int
+
+
+class Job:
+    """An input under way, or the inputs of a batch: what becomes of one call of the user's function."""
+
+    __slots__ = ("cancelled", "credit", "ident", "interrupt", "pieces", "target")
+
+    def __init__(self, pieces: list[Piece], target: Target) -> None:
+        self.pieces = pieces
+        self.ident = pieces[0].frame.id  # what it prints is said to be the first one's
+        self.target = target
+        self.cancelled: set[int] = set()  # those that are to be given up
+        self.credit: Credit | None = None  # of a generator
+        self.interrupt: Callable[[], object] | None = None  # where it runs: have it look whether it is given up
+
+    @property
+    def given_up(self) -> bool:
+        """Whether nobody wants it any more: a batch goes on as long as somebody does."""
+        return len(self.cancelled) == len(self.pieces)
+
+    def enter(self) -> None:
+        """Say whose code runs from here on, in this thread or task."""
+        frame = self.pieces[0].frame
+        context.input_id.set(f"in-{frame.id:x}")
+        context.function_call_id.set(f"fc-{frame.call or frame.id:x}")
+        output.running.set(frame.id)
+
+
+class Server:
+    """Reads inputs, has them carried out, answers them. `serve` returns by raising `Ended`, or `StreamClosed`."""
+
+    def __init__(self, link: Stream, control: Stream, served: Served, printed: output.Output) -> None:
+        self.link = link
+        self.control = control
+        self.served = served
+        self.printed = printed
+        self.concurrency = served.concurrency
+        self.pid = os.getpid()
+        self.lock = threading.Lock()
+        self.last_started = 0  # sequence number, which inputs carry in `channel`
+        self.given_back: set[int] = set()
+        self.early: set[int] = set()  # cancelled before they were read
+        self.jobs: dict[int, Job] = {}  # under way, by input
+        self.gathered: list[Piece] = []  # a batch that has not come whole
+
+    def serve(self) -> None:
+        raise NotImplementedError
+
+    # --- taking inputs in
+
+    def gather(self, frame: Frame, fd: int) -> list[Piece] | None:
+        """The inputs to carry out together, once they are whole."""
+        if frame.kind != _CALL:
+            payload.discard(fd)
+            return None
+        if not self.gathered and not frame.flags & _MORE:
+            return [Piece(frame, fd)]
+        self.gathered.append(Piece(frame, fd))
+        if frame.flags & _MORE:
+            return None
+        pieces, self.gathered = self.gathered, []
+        return pieces
+
+    def claim(self, pieces: list[Piece]) -> Job | None:
+        """Start inputs, but for those that have been given back meanwhile; None where none is left."""
+        with self.lock:
+            self.last_started = max(self.last_started, pieces[-1].frame.channel)
+            if self.given_back or self.early:
+                pieces = [piece for piece in pieces if not self._is_gone(piece)]
+                if not pieces:
+                    return None
+            job = Job(pieces, self.served.targets[pieces[0].frame.outcome])
+            for piece in pieces:
+                self.jobs[piece.frame.id] = job
+        return job
+
+    def _is_gone(self, piece: Piece) -> bool:
+        sequence = piece.frame.channel
+        back, early = sequence in self.given_back, sequence in self.early
+        self.given_back.discard(sequence)
+        self.early.discard(sequence)
+        if back or early:
+            payload.discard(piece.fd)
+        if early:
+            self.link.send(pack(Frame(Kind.RESULT, piece.frame.id, CUT_OFF, 0, 0, Outcome.CANCELLED)))
+        return back or early
+
+    def done(self, job: Job) -> None:
+        """It has been answered."""
+        for piece in job.pieces:
+            self.jobs.pop(piece.frame.id, None)
+
+    def arguments(self, job: Job) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What to call the function with. Inputs of a batch that can't be read are answered and left out."""
+        if not self.served.batched:
+            return self._read(job, job.pieces[0])
+        from .batch import together
+
+        inputs, readable, wrong = [], [], []
+        for piece in job.pieces:
+            try:
+                inputs.append(self._read(job, piece))
+                readable.append(piece)
+            except DeserializationError as unreadable:  # noqa: PERF203 - the others of the batch go on
+                wrong.append((piece, unreadable))
+        if wrong and not readable:
+            raise wrong[0][1]
+        for piece, error in wrong:
+            with self.lock:
+                self.jobs.pop(piece.frame.id)
+                job.cancelled.discard(piece.frame.id)
+                job.pieces = readable
+            self.answer(piece.frame.id, Outcome.RAISED, failure.pack(error, printed=True))
+        return together(job.target.function, inputs, job.target.name)
+
+    def _read(self, job: Job, piece: Piece) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        frame, fd = piece
+        try:
+            args, kwargs = payload.load(frame.payload) if fd == NO_FD else payload.load_fd(fd, frame.fd_length)
+            return args, kwargs
+        except Exception as error:
+            raise DeserializationError(
+                f"the arguments for {job.target.name} can't be read in the container: {type(error).__name__}: {error}",
+                hint="A module that they need may be missing in the image.",
+            ) from error
+
+    def check(self, target: Target, result: Any) -> Any:
+        """Refuse what can't be a result."""
+        if isinstance(result, CoroutineType):
+            result.close()
+            raise InvalidError(
+                f"{target.name} is {'an async' if target.is_async else 'a plain'} function that returned a coroutine",
+                hint="Await it inside."
+                if target.is_async
+                else "Declare it with `async def`, or run the coroutine inside.",
+            )
+        if isinstance(result, _GENERATORS):
+            raise InvalidError(
+                f"{target.name} returned a generator, which can't leave the worker",
+                hint="Return a list, or say is_generator=True and call it with .remote_gen.",
+            )
+        return result
+
+    # --- answering
+
+    def answer(self, call: int, outcome: Outcome, data: payload.Packed | bytes) -> None:
+        flags = _OUTPUT if self.printed.end_call() else 0
+        if isinstance(data, bytes):
+            self.link.send(pack(Frame(Kind.RESULT, call, data, 0, flags, outcome)))
+        else:
+            self.link.send_payload(Frame(Kind.RESULT, call, b"", 0, flags, outcome), data)
+
+    def finish(self, job: Job, value: Any, error: BaseException | None) -> None:
+        """Answer every input of a job with what became of the call."""
+        if error is None:
+            try:
+                if self.served.batched:
+                    self._finish_batch(job, value)
+                else:
+                    self._returned(job.ident, value, job.target)
+                return
+            except StreamClosed:
+                raise
+            except Exception as unpicklable:  # noqa: BLE001 - pickling a result runs its own code
+                error = unpicklable
+        quiet = job.given_up and failure.is_cancellation(error)
+        packed = b"" if quiet else failure.pack(error, printed=True)
+        for piece in job.pieces:
+            ident = piece.frame.id
+            if ident in job.cancelled:
+                self.answer(ident, Outcome.CANCELLED, CUT_OFF)
+            else:
+                self.answer(ident, Outcome.RAISED, packed)
+
+    def _returned(self, call: int, value: Any, target: Target) -> None:
+        self.answer(call, Outcome.RETURNED, payload.dump_or_refuse(value, f"the result of {target.name}"))
+
+    def _finish_batch(self, job: Job, value: Any) -> None:
+        from .batch import apart
+
+        for piece, result in zip(job.pieces, apart(value, len(job.pieces), job.target.name), strict=True):
+            self._finish_one(piece.frame.id, result, job.target)
+
+    def _finish_one(self, call: int, result: Any, target: Target) -> None:
+        try:
+            self._returned(call, result, target)
+        except StreamClosed:
+            raise
+        except Exception as unpicklable:  # noqa: BLE001 - pickling a result runs its own code
+            self.answer(call, Outcome.RAISED, failure.pack(unpicklable, printed=True))
+
+    def send_item(self, job: Job, index: int, packed: payload.Packed) -> None:
+        """Send one item of a generator."""
+        flags = _MORE | (_OUTPUT if self.printed.end_call() else 0)
+        self.link.send_payload(Frame(Kind.RESULT, job.ident, b"", index, flags), packed)
+
+    def leave_fork(self, error: BaseException | None) -> None:
+        """End a process that the user's code forked and that came back out of the function: the answer is not its."""
+        code = 0 if error is None else 1
+        if isinstance(error, SystemExit):
+            code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        self.printed.end_call()
+        os._exit(code)
+
+    # --- orders
+
+    def watch(self) -> None:
+        """Have a thread of its own take orders, so that they are heard whatever the user's code does."""
+        threading.Thread(target=self._obey, name="slipway-control", daemon=True).start()
+
+    def _obey(self) -> None:
+        try:
+            while True:
+                for frame, fd in self.control.receive():
+                    payload.discard(fd)
+                    if frame.kind == Kind.RECALL:
+                        self._give_back(frame)
+                    elif frame.kind == Kind.CANCEL:
+                        self._cancel(frame.id, frame.channel)
+                    elif frame.kind == Kind.TAKEN:
+                        job = self.jobs.get(frame.id)
+                        if job is not None and job.credit is not None:
+                            job.credit.took(frame.channel)
+        except (StreamClosed, FrameError):
+            self.cut_off()
+
+    def _give_back(self, frame: Frame) -> None:
+        with self.lock:
+            free = frame.channel > self.last_started
+            if free:
+                self.given_back.add(frame.channel)
+        self.control.send(pack(Frame(Kind.RECALL, frame.id, b"", frame.channel, 0, int(free))))
+
+    def _cancel(self, ident: int, sequence: int) -> None:
+        with self.lock:
+            if sequence > self.last_started:  # this order has overtaken the input
+                self.early.add(sequence)
+                return
+            job = self.jobs.get(ident)
+            if job is None:
+                return
+            job.cancelled.add(ident)
+        if job.given_up and job.interrupt is not None:
+            job.interrupt()
+
+    def cut_off(self) -> None:
+        """The engine has gone: what runs has nobody to answer to. Called in the thread that takes orders."""
+        raise NotImplementedError
