@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from .log_lines import print_lines, tail_options, wanted
-from .output import Line, say, show
+from .output import say, show, table
 from .source import connect, json_option
 
 
@@ -60,22 +60,6 @@ def trouble_lines(entry: dict[str, Any]) -> list[str]:
         for function, reason in entry.get("troubles", {}).items()
         for line in f"{entry['app']}.{function}: its last worker could not be started: {reason}".splitlines()
     ]
-
-
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[Line]:
-    """Rows in columns under a head.
-
-    >>> for line in table(("A", "LONG"), [("x", "1"), ("yyy", "22")]):
-    ...     print(line[0] if isinstance(line[0], str) else line[0][0])
-    A    LONG
-    x    1
-    yyy  22
-    """
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    lined = [
-        "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)
-    ]
-    return [((lined[0], "bold"),), *((line,) for line in lined[1:])]
 
 
 @app.command("logs")

@@ -13,7 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("plan", "Show what an app would change, and why."),
     "apply": ("apply", "Make a plan so: build what changed, put the app in force."),
     "run": ("run", "Run an app's entrypoint or one of its functions."),
-    "call": ("call", "Call a function of a deployed app."),
+    "call": ("call", "Call a function of a deployed app; see to calls that were made."),
     "why": ("why", "Say why a node of the plan changes, or why it doesn't."),
     "graph": ("graph", "Draw an app's plan graph."),
     "app": ("app", "See the deployed apps and their logs."),

@@ -8,9 +8,8 @@ from typing import Any
 
 import click
 
-from .app import table
 from .log_lines import print_lines, tail_options, wanted
-from .output import say, show
+from .output import say, show, table
 from .source import connect, json_option
 from .terminal import attend, pty_option
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -100,6 +100,28 @@ def show(lines: Iterable[Line], *, err: bool = False) -> None:
 def say(text: str, style: str | None = None, *, err: bool = False) -> None:
     """Print one line."""
     show([(text if style is None else (text, style),)], err=err)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Piece]]) -> list[Line]:
+    """Rows in columns under a head.
+
+    >>> for line in table(("A", "LONG"), [("x", "1"), ("yyy", ("22", "add"))]):
+    ...     print(paint(line, colour=False))
+    A    LONG
+    x    1
+    yyy  22
+    """
+    lined = [[(cell, "") if isinstance(cell, str) else cell for cell in row] for row in rows]
+    lined.insert(0, [(cell, "bold") for cell in head])
+    widths = [max(len(row[column][0]) for row in lined) for column in range(len(head))]
+    return [
+        tuple(
+            piece
+            for (text, style), size in zip(row, widths, strict=True)
+            for piece in ((text, style) if style else text, " " * (size + 2 - len(text)))
+        )
+        for row in lined
+    ]
 
 
 def width() -> int | None:

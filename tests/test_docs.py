@@ -96,7 +96,7 @@ def check_command(line: str) -> None:
     command: click.Command = cli
     rest = words[1:]
     while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
-        found = command.get_command(context, rest.pop(0))
+        _, found, rest = command.resolve_command(context, rest)
         assert found is not None, line
         command = found
     if rest and "--help" not in rest:

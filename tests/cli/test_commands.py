@@ -77,7 +77,7 @@ def test_app_logs_narrowed_down(engine: FakeEngine, slipway: Slipway) -> None:
         "-n",
         "3",
     )
-    (_, params) = engine.asked[-1]
+    params: dict[str, Any] = engine.asked[-1][1]
     assert 3_590_000 < time.time() * 1000 - params.pop("since_ms") < 3_700_000
     assert params == {"app": "a", "tail": 3, "function": "f", "call": "fc-1", "worker": "w1-7", "stream": "system"}
     assert "how long ago" in slipway("app", "logs", "a", "--since", "yesterday", code=2).err
@@ -133,20 +133,6 @@ def test_without_an_engine(slipway: Slipway, monkeypatch: pytest.MonkeyPatch) ->
     assert "No engine runs" in slipway("status", code=1).out
     assert json.loads(slipway("status", "--json", code=1).out)["running"] is False
     assert "No engine runs" in slipway("down").out
-
-
-def test_call_takes_json(slipway: Slipway, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Looked:
-        @staticmethod
-        def remote(*args: Any, **kwargs: Any) -> Any:
-            return {"args": args, "kwargs": kwargs}
-
-    monkeypatch.setattr("slipway.dsl.function.Function.from_name", lambda app, name: Looked)
-    assert json.loads(slipway("call", "a.b.f", '[1, "x"]').out) == {"args": [1, "x"], "kwargs": {}}
-    assert json.loads(slipway("call", "a.f", '{"x": 1}', "--json").out) == {"args": [], "kwargs": {"x": 1}}
-    assert "not JSON" in slipway("call", "a.f", "[1", code=1).err
-    assert "'[7]'" in slipway("call", "a.f", "7", code=1).err
-    assert "APP.FUNCTION" in slipway("call", "f", code=1).err
 
 
 @pytest.mark.slow

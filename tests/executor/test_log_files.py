@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from slipway.executor import log_files
 from slipway.executor.log_files import LogFiles, LogLimits, backwards
-from slipway.executor.log_query import LogLine, Query, encode
+from slipway.executor.log_query import LogLine, Query, decode, encode
 
 LARGE = LogLimits(total=1 << 30, app=64 << 20)
 SMALL = LogLimits(total=1 << 20, app=1 << 16)  # files of 4 KiB
@@ -28,6 +28,18 @@ def files(root: Path, limits: LogLimits = LARGE) -> LogFiles:
 
 def texts(lines: list[LogLine]) -> list[str]:
     return [one.text for one in lines]
+
+
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The lines that were looked into, from now on."""
+    seen: list[bytes] = []
+
+    def look(data: bytes) -> LogLine | None:
+        seen.append(data)
+        return decode(data)
+
+    monkeypatch.setattr(log_files, "decode", look)
+    return seen
 
 
 def size(folder: Path) -> int:
@@ -117,13 +129,9 @@ def test_times_are_found_without_reading_everything(
     logs = files(tmp_path, LogLimits(total=1 << 30, app=1 << 20))  # files of 64 KiB
     logs.write("shop", [encode(line(n)) for n in range(3000)])
     monkeypatch.setattr(log_files, "BLOCK", 4096)
-    read: list[int] = []
-    monkeypatch.setattr(log_files, "decode", lambda data: (read.append(1), _decode(data))[1])
+    read = reads(monkeypatch)
     assert texts(logs.read("shop", query)) == [f"line {n}" for n in wanted]
     assert len(read) < 700
-
-
-_decode = log_files.decode
 
 
 def test_what_narrows_down_reads_only_what_it_may_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,8 +139,7 @@ def test_what_narrows_down_reads_only_what_it_may_mean(tmp_path: Path, monkeypat
     many = [encode(line(n, worker=f"w{n % 100}-7")) for n in range(5000)]
     tricky = encode(line(9, '"worker":"w3-7"', worker="w101-7"))
     logs.write("shop", [*many, tricky, encode(line(10, 'say "ä\n"'))])
-    read: list[int] = []
-    monkeypatch.setattr(log_files, "decode", lambda data: (read.append(1), _decode(data))[1])
+    read = reads(monkeypatch)
     assert len(logs.read("shop", Query(worker="w3-7"))) == 50
     assert len(read) == 50
     assert texts(logs.read("shop", Query(search='"ä\n'))) == ['say "ä\n"']
