@@ -13,10 +13,9 @@ import socket
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from slipway.dsl import errors
 from slipway.dsl.version import VERSION
@@ -26,48 +25,13 @@ from slipway.executor.worker.package import code_digest
 from slipway.executor.worker.payload import IN_MEMFD, Packed
 from slipway.executor.worker.stream import NO_FD, Stream, StreamClosed
 
-if TYPE_CHECKING:
-    import asyncio
+from .replies import OnEvent, error_of, take_reply
+from .waiter import Mailbox, Waiter
 
-OnEvent = Callable[[dict[str, Any]], None]
+_CALL = int(Kind.CALL)
 _RESULT = int(Kind.RESULT)
+_MORE = int(Flag.MORE)
 _GONE = "the connection to the engine is lost"
-
-
-class Waiter:
-    """Gets the frames of one id, or of many. `put` is called by whichever thread reads."""
-
-    __slots__ = ("_awake", "frames", "loop", "wake_loop")
-
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop | None = None, wake_loop: Callable[[], None] | None = None
-    ) -> None:
-        self.frames: deque[tuple[Frame, int]] = deque()
-        self.loop = loop
-        self.wake_loop = wake_loop
-        self._awake = threading.Lock()  # held while the waiter sleeps
-        self._awake.acquire()
-
-    def put(self, frame: Frame, fd: int) -> None:
-        first = not self.frames
-        self.frames.append((frame, fd))
-        if first:
-            self.wake()
-
-    def wake(self) -> None:
-        if self.loop is not None and self.wake_loop is not None:
-            try:
-                self.loop.call_soon_threadsafe(self.wake_loop)
-            except RuntimeError:
-                pass  # the loop has ended, and with it whoever waited
-        elif self._awake.locked():
-            try:
-                self._awake.release()
-            except RuntimeError:
-                pass  # somebody else woke it at the same moment
-
-    def sleep(self) -> None:
-        self._awake.acquire()
 
 
 _all: weakref.WeakSet[Connection] = weakref.WeakSet()
@@ -87,6 +51,7 @@ class Connection:
         self._reading = threading.Lock()  # held by the leader
         self._sleepers: set[Waiter] = set()
         self._sleepers_lock = threading.Lock()
+        self._later: deque[bytes] = deque()
         self._reader: threading.Thread | None = None
         self._lost = _GONE
         _all.add(self)
@@ -121,7 +86,17 @@ class Connection:
 
     def begin(self, waiter: Waiter, method: str, params: dict[str, Any]) -> int:
         """Ask for something; the answers go to the waiter, until its id is forgotten."""
-        return self._begin(waiter, Kind.REQUEST, 0, json.dumps(params | {"method": method}).encode())
+        ident = self._expect(waiter)
+        try:
+            self._send(pack(Frame(Kind.REQUEST, ident, json.dumps(params | {"method": method}).encode())))
+        except BaseException:
+            self.forget(ident)
+            raise
+        return ident
+
+    def tell(self, method: str, params: dict[str, Any]) -> None:
+        """Ask for something without waiting for the reply. Never raises."""
+        self._send_soon(pack(Frame(Kind.REQUEST, next(self._ids), json.dumps(params | {"method": method}).encode())))
 
     def request(self, method: str, params: dict[str, Any], on_event: OnEvent | None = None) -> dict[str, Any]:
         """Ask for something and wait for the reply. Raises the error that the engine names.
@@ -158,17 +133,13 @@ class Connection:
 
     # --- calls
 
-    def open_function(self, app: str, name: str) -> int:
-        """The channel for calls of a function. Raises `NotFoundError`."""
-        return int(self.request("function.open", {"app": app, "function": name})["channel"])
+    def call(self, channel: int, packed: Packed, parent: int = 0, flags: int = 0) -> tuple[Frame, int]:
+        """Make a call and wait for its RESULT frame; the caller owns the descriptor that may come with it.
 
-    async def open_function_aio(self, app: str, name: str) -> int:
-        return int((await self.request_aio("function.open", {"app": app, "function": name}))["channel"])
-
-    def call(self, channel: int, packed: Packed) -> tuple[Frame, int]:
-        """Make a call and wait for its RESULT frame; the caller owns the descriptor that may come with it."""
+        `parent` is the number of the input whose code calls (0: none does).
+        """
         waiter = Waiter()
-        ident = self.submit(waiter, channel, packed)
+        ident = self.submit(waiter, channel, packed, parent, flags)
         try:
             return self._next(waiter)
         except BaseException:
@@ -177,10 +148,10 @@ class Connection:
         finally:
             self.forget(ident)
 
-    async def call_aio(self, channel: int, packed: Packed) -> tuple[Frame, int]:
+    async def call_aio(self, channel: int, packed: Packed, parent: int = 0, flags: int = 0) -> tuple[Frame, int]:
         """As `call`, without blocking the loop; when its task is cancelled, so is the call."""
         mailbox = Mailbox(self)
-        ident = self.submit(mailbox.waiter, channel, packed)
+        ident = self.submit(mailbox.waiter, channel, packed, parent, flags)
         try:
             return await mailbox.next()
         except BaseException:
@@ -189,22 +160,23 @@ class Connection:
         finally:
             self.forget(ident)
 
-    def submit(self, waiter: Waiter, channel: int, packed: Packed) -> int:
+    def submit(self, waiter: Waiter, channel: int, packed: Packed, parent: int = 0, flags: int = 0) -> int:
         """Send one call; its RESULT goes to the waiter. Returns its id."""
-        if packed.size < IN_MEMFD:
-            return self._begin(waiter, Kind.CALL, channel, packed.bytes())
         ident = self._expect(waiter)
-        frame = Frame(Kind.CALL, ident, b"", channel)
         try:
-            self._link.send_payload(frame, packed, while_full=self._while_full)
-        except StreamClosed as closed:
-            raise self._broken(closed) from closed
+            if packed.size < IN_MEMFD:
+                self._send(pack(Frame(_CALL, ident, packed.bytes(), channel, flags, 0, 0, parent)))
+            else:
+                self._send_payload(Frame(_CALL, ident, b"", channel, flags, 0, 0, parent), packed)
+        except BaseException:
+            self.forget(ident)
+            raise
         return ident
 
-    def prepare(self, waiter: Waiter, channel: int, packed: Packed) -> tuple[int, bytes]:
+    def prepare(self, waiter: Waiter, channel: int, packed: Packed, parent: int, flags: int) -> tuple[int, bytes]:
         """The id and the bytes of a call that is sent later, with others, by `send_prepared`. Only for small ones."""
         ident = self._expect(waiter)
-        return ident, pack(Frame(Kind.CALL, ident, packed.bytes(), channel))
+        return ident, pack(Frame(_CALL, ident, packed.bytes(), channel, flags, 0, 0, parent))
 
     def send_prepared(self, data: bytes) -> None:
         self._send(data)
@@ -215,10 +187,11 @@ class Connection:
     def cancel(self, idents: list[int], *, force: bool = False) -> None:
         """Give up calls or requests: those that have not begun, with `force` those that run too. Never raises."""
         flags = int(Flag.FORCE) if force else 0
-        try:
-            self._send(b"".join(pack(Frame(Kind.CANCEL, ident, b"", 0, flags)) for ident in idents))
-        except errors.Error:
-            pass  # without a connection there is nothing to cancel
+        self._send_soon(b"".join(pack(Frame(Kind.CANCEL, ident, b"", 0, flags)) for ident in idents))
+
+    def taken(self, ident: int, count: int) -> None:
+        """Say that so many more items of a generator were taken, so that it goes on. Never raises."""
+        self._send_soon(pack(Frame(Kind.TAKEN, ident, b"", count)))
 
     # --- sending and receiving
 
@@ -229,20 +202,39 @@ class Connection:
             raise self._loss()
         return ident
 
-    def _begin(self, waiter: Waiter, kind: int, channel: int, data: bytes) -> int:
-        ident = self._expect(waiter)
-        try:
-            self._send(pack(Frame(kind, ident, data, channel)))
-        except BaseException:
-            self.forget(ident)
-            raise
-        return ident
-
     def _send(self, data: bytes) -> None:
         try:
             self._link.send(data, while_full=self._while_full)
         except StreamClosed as closed:
             raise self._broken(closed) from closed
+        if self._later:
+            self._send_later()
+
+    def _send_payload(self, frame: Frame, packed: Packed) -> None:
+        try:
+            self._link.send_payload(frame, packed, while_full=self._while_full)
+        except StreamClosed as closed:
+            raise self._broken(closed) from closed
+        if self._later:
+            self._send_later()
+
+    def _send_soon(self, data: bytes) -> None:
+        """Send, now or, where somebody is sending, right after that. That may be ourselves: what a program lets go of
+        is given up in the midst of whatever it does, whenever its garbage is collected."""
+        self._later.append(data)
+        if not self._link.is_sending:
+            try:
+                self._send_later()
+            except errors.Error:
+                pass  # without a connection there is nobody to tell
+
+    def _send_later(self) -> None:
+        while self._later:
+            try:
+                data = self._later.popleft()
+            except IndexError:
+                return  # another thread took it
+            self._send(data)
 
     def _broken(self, closed: StreamClosed) -> BaseException:
         self._break(str(closed))
@@ -336,7 +328,8 @@ class Connection:
             return
         waiters = self._waiters
         for frame, fd in frames:
-            waiter = waiters.pop(frame.id, None) if frame.kind == _RESULT else waiters.get(frame.id)
+            last = frame.kind == _RESULT and not frame.flags & _MORE
+            waiter = waiters.pop(frame.id, None) if last else waiters.get(frame.id)
             if waiter is not None:
                 waiter.put(frame, fd)
             elif fd != NO_FD:
@@ -405,31 +398,6 @@ def _forked() -> None:
 os.register_at_fork(after_in_child=_forked)
 
 
-class Mailbox:
-    """A waiter for one task of an event loop."""
-
-    def __init__(self, connection: Connection) -> None:
-        import asyncio  # a program that never awaits need not load it
-
-        self._connection = connection
-        self._event = asyncio.Event()
-        self.waiter = Waiter(asyncio.get_running_loop(), self._event.set)
-        connection.ensure_reader()
-
-    async def next(self) -> tuple[Frame, int]:
-        frames = self.waiter.frames
-        while not frames:
-            if self._connection.closed:
-                raise self._connection._loss()
-            self._event.clear()
-            if not frames and not self._connection.closed:
-                await self._event.wait()
-        return frames.popleft()
-
-    def ready(self) -> bool:
-        return bool(self.waiter.frames)
-
-
 def _greet(link: Stream, code: str, path: Path) -> dict[str, Any]:
     """Say hello; return what the engine says of itself."""
     hello = {"protocol": PROTOCOL, "version": VERSION, "code": code, "role": "client", "pid": os.getpid()}
@@ -448,37 +416,6 @@ def _greet(link: Stream, code: str, path: Path) -> dict[str, Any]:
             hint="End it with the program that started it, or end its process.",
         )
     return peer
-
-
-def take_reply(frame: Frame, on_event: OnEvent | None) -> dict[str, Any] | None:
-    """The reply, or None after an event. Raises the engine's fault."""
-    value: dict[str, Any] = json.loads(bytes(frame.payload))
-    if frame.kind == Kind.EVENT:
-        if on_event is not None:
-            on_event(value)
-        return None
-    if frame.kind == Kind.FAULT:
-        raise error_of(value)
-    return value
-
-
-def error_of(fault: dict[str, Any]) -> errors.Error:
-    """The exception that a FAULT stands for.
-
-    >>> error_of({"type": "NotFoundError", "message": "no app shop", "hint": "slipway app list"})
-    NotFoundError('no app shop')
-    """
-    kind: Any = getattr(errors, str(fault.get("type")), errors.Error)
-    if not (isinstance(kind, type) and issubclass(kind, errors.Error)):
-        kind = errors.Error
-    if kind is errors.DeclarationError:
-        from slipway.compiler.encode import from_wire  # only a wrong app file needs the compiler
-        from slipway.dsl.declaration import Fault
-
-        return errors.DeclarationError(tuple(from_wire(Fault, item) for item in fault.get("faults", ())))
-    more = {"log": str(fault.get("log", ""))} if kind is errors.ImageBuildError else {}
-    error: errors.Error = kind(str(fault.get("message", "")), hint=str(fault.get("hint", "")), **more)
-    return error
 
 
 __all__ = ["Connection", "Mailbox", "OnEvent", "Outcome", "Waiter", "error_of", "take_reply"]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from small_engine import APP, EngineThread, pool_spec, small_engine
 
-from slipway import session as sessions
+from slipway import maps
 from slipway.connection import Connection, error_of
 from slipway.dsl.errors import (
     CallLost,
@@ -149,7 +149,7 @@ def test_a_map_gives_results_in_order_or_as_they_come(session: EngineSession) ->
 
 
 def test_a_map_takes_no_more_inputs_than_its_window(session: EngineSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "WINDOW", 10)
+    monkeypatch.setattr(maps, "WINDOW", 10)
     taken = []
 
     def source() -> Iterator[Any]:
@@ -287,7 +287,7 @@ def test_when_the_line_is_cut_everybody_who_waits_hears_it(engine: EngineThread,
     os.mkfifo(fifo)
     connection = Connection.connect(engine.engine.socket_path)
     session = EngineSession(connection)
-    channels = [session._channel(ref("waits"))]
+    channels = [session._channels.of(ref("waits"), "remote")]
     assert channels
     heard: list[BaseException] = []
 
