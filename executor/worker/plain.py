@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 from slipway.dsl.errors import InputCancellation, InvalidError
 
 from . import output, payload
-from .credit import Credit
 from .ending import begin_deadline
-from .server import ENDS, Ended
+from .server import ENDS, NO_RESULTS, Ended
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,7 +42,10 @@ class Carrier:
                 args, kwargs = server.arguments(job)
                 self.begin(job)
                 value = target.function(*args, **kwargs)
-                value = self._stream(job, value) if target.is_generator else server.check(target, value)
+                if target.is_generator:
+                    value = self._stream(job, value)
+                elif type(value) in NO_RESULTS:
+                    server.refuse(target, value)
             finally:
                 self.pause()  # from here on nothing is raised by a signal
         except BaseException as raised:  # noqa: BLE001 - the user's function may raise anything, SystemExit too
@@ -71,6 +73,8 @@ class Carrier:
 
     def _stream(self, job: Job, made: Any) -> int:
         """Send a generator's items as its consumer takes them; how many they were."""
+        from .credit import Credit  # here, like what else not every worker needs: its start is to be quick
+
         self.pause()
         server, items = self.server, _iterate(job.target, made)
         credit = job.credit = Credit()
@@ -130,11 +134,8 @@ class MainCarrier(Carrier):
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
 
-    def run(self, job: Job) -> None:
-        job.interrupt = self.poke
-        super().run(job)
-
     def begin(self, job: Job) -> None:
+        job.interrupt = self.poke
         self.current = job
         if self.ending is not None:
             self.current = None

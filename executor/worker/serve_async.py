@@ -21,7 +21,7 @@ from . import payload
 from .credit import Credit
 from .ending import begin_deadline
 from .plain import MainCarrier
-from .server import ENDS, Ended, Server
+from .server import ENDS, NO_RESULTS, Ended, Server
 from .stream import StreamClosed
 
 if TYPE_CHECKING:
@@ -92,8 +92,8 @@ class AsyncServer(Server):
         except StreamClosed as closed:
             self._end(closed)
             return
-        for frame, fd in came:
-            pieces = self.gather(frame, fd)
+        for piece in came:
+            pieces = self.gather(piece)
             if pieces is not None:
                 self.waiting.append(pieces)
         self._start()
@@ -156,7 +156,10 @@ class AsyncServer(Server):
             return await self._stream(job, made)
         if not isawaitable(made):
             raise InvalidError(f"{target.name} is declared asynchronous but returned a {type(made).__name__}")
-        return self.check(target, await made)
+        result = await made
+        if type(result) in NO_RESULTS:
+            self.refuse(target, result)
+        return result
 
     async def _stream(self, job: Job, made: Any) -> int:
         """Send a generator's items as its consumer takes them; how many they were."""

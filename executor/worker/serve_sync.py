@@ -30,8 +30,8 @@ class SyncServer(Server):
 
             carry_out = Threads(self, main.end).put
         while True:
-            for frame, fd in main.wait(receive):
-                pieces = self.gather(frame, fd)
+            for piece in main.wait(receive):
+                pieces = self.gather(piece)
                 job = None if pieces is None else self.claim(pieces)
                 if job is not None:
                     carry_out(job)

@@ -5,25 +5,25 @@ from __future__ import annotations
 import os
 import threading
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from slipway.dsl import context
 from slipway.dsl.errors import DeserializationError, InvalidError
 
 from . import failure, output, payload
-from .credit import Credit
 from .frames import Flag, Frame, FrameError, Kind, Outcome, pack
 from .stream import NO_FD, Stream, StreamClosed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .credit import Credit
     from .served import Served, Target
 
 _CALL = int(Kind.CALL)
 _OUTPUT = int(Flag.OUTPUT)
 _MORE = int(Flag.MORE)
-_GENERATORS = (GeneratorType, AsyncGeneratorType)
+NO_RESULTS = (CoroutineType, GeneratorType, AsyncGeneratorType)
 ENDS = (KeyboardInterrupt, GeneratorExit)  # raised by the user's code they end the worker, too
 CUT_OFF = b"cancelled while it ran"
 
@@ -36,25 +36,20 @@ class Ended(Exception):
         self.number = number
 
 
-class Piece(NamedTuple):
-    """An input as it came."""
-
-    frame: Frame
-    fd: int
+Piece = tuple[Frame, int]  # an input as it came, with its descriptor
 
 
 class Job:
     """An input under way, or the inputs of a batch: what becomes of one call of the user's function."""
 
-    __slots__ = ("cancelled", "credit", "ident", "interrupt", "pieces", "target")
+    cancelled: frozenset[int] = frozenset()  # those of its inputs that are to be given up
+    credit: Credit | None = None  # of a generator
+    interrupt: Callable[[], object] | None = None  # where it runs: have it look whether it is given up
 
     def __init__(self, pieces: list[Piece], target: Target) -> None:
         self.pieces = pieces
-        self.ident = pieces[0].frame.id  # what it prints is said to be the first one's
+        self.ident = pieces[0][0].id  # what it prints is said to be the first one's
         self.target = target
-        self.cancelled: set[int] = set()  # those that are to be given up
-        self.credit: Credit | None = None  # of a generator
-        self.interrupt: Callable[[], object] | None = None  # where it runs: have it look whether it is given up
 
     @property
     def given_up(self) -> bool:
@@ -63,7 +58,7 @@ class Job:
 
     def enter(self) -> None:
         """Say whose code runs from here on, in this thread or task."""
-        frame = self.pieces[0].frame
+        frame = self.pieces[0][0]
         context.input_id.set(f"in-{frame.id:x}")
         context.function_call_id.set(f"fc-{frame.call or frame.id:x}")
         output.running.set(frame.id)
@@ -77,6 +72,8 @@ class Server:
         self.control = control
         self.served = served
         self.printed = printed
+        self.targets = served.targets
+        self.batched = served.batched
         self.concurrency = served.concurrency
         self.pid = os.getpid()
         self.lock = threading.Lock()
@@ -91,14 +88,15 @@ class Server:
 
     # --- taking inputs in
 
-    def gather(self, frame: Frame, fd: int) -> list[Piece] | None:
+    def gather(self, piece: Piece) -> list[Piece] | None:
         """The inputs to carry out together, once they are whole."""
+        frame = piece[0]
         if frame.kind != _CALL:
-            payload.discard(fd)
+            payload.discard(piece[1])
             return None
-        if not self.gathered and not frame.flags & _MORE:
-            return [Piece(frame, fd)]
-        self.gathered.append(Piece(frame, fd))
+        if not (frame.flags & _MORE or self.gathered):
+            return [piece]
+        self.gathered.append(piece)
         if frame.flags & _MORE:
             return None
         pieces, self.gathered = self.gathered, []
@@ -107,35 +105,36 @@ class Server:
     def claim(self, pieces: list[Piece]) -> Job | None:
         """Start inputs, but for those that have been given back meanwhile; None where none is left."""
         with self.lock:
-            self.last_started = max(self.last_started, pieces[-1].frame.channel)
+            self.last_started = pieces[-1][0].channel
             if self.given_back or self.early:
                 pieces = [piece for piece in pieces if not self._is_gone(piece)]
                 if not pieces:
                     return None
-            job = Job(pieces, self.served.targets[pieces[0].frame.outcome])
-            for piece in pieces:
-                self.jobs[piece.frame.id] = job
+            job = Job(pieces, self.targets[pieces[0][0].outcome])
+            for frame, _ in pieces:
+                self.jobs[frame.id] = job
         return job
 
     def _is_gone(self, piece: Piece) -> bool:
-        sequence = piece.frame.channel
+        frame, fd = piece
+        sequence = frame.channel
         back, early = sequence in self.given_back, sequence in self.early
         self.given_back.discard(sequence)
         self.early.discard(sequence)
         if back or early:
-            payload.discard(piece.fd)
+            payload.discard(fd)
         if early:
-            self.link.send(pack(Frame(Kind.RESULT, piece.frame.id, CUT_OFF, 0, 0, Outcome.CANCELLED)))
+            self.link.send(pack(Frame(Kind.RESULT, frame.id, CUT_OFF, 0, 0, Outcome.CANCELLED)))
         return back or early
 
     def done(self, job: Job) -> None:
         """It has been answered."""
-        for piece in job.pieces:
-            self.jobs.pop(piece.frame.id, None)
+        for frame, _ in job.pieces:
+            self.jobs.pop(frame.id, None)
 
     def arguments(self, job: Job) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What to call the function with. Inputs of a batch that can't be read are answered and left out."""
-        if not self.served.batched:
+        if not self.batched:
             return self._read(job, job.pieces[0])
         from .batch import together
 
@@ -148,12 +147,12 @@ class Server:
                 wrong.append((piece, unreadable))
         if wrong and not readable:
             raise wrong[0][1]
-        for piece, error in wrong:
+        for (frame, _), error in wrong:
             with self.lock:
-                self.jobs.pop(piece.frame.id)
-                job.cancelled.discard(piece.frame.id)
+                self.jobs.pop(frame.id)
+                job.cancelled -= {frame.id}
                 job.pieces = readable
-            self.answer(piece.frame.id, Outcome.RAISED, failure.pack(error, printed=True))
+            self.answer(frame.id, Outcome.RAISED, failure.pack(error, printed=True))
         return together(job.target.function, inputs, job.target.name)
 
     def _read(self, job: Job, piece: Piece) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -167,8 +166,8 @@ class Server:
                 hint="A module that they need may be missing in the image.",
             ) from error
 
-    def check(self, target: Target, result: Any) -> Any:
-        """Refuse what can't be a result."""
+    def refuse(self, target: Target, result: Any) -> None:
+        """Refuse what can't be a result, of one of the types in `NO_RESULTS`."""
         if isinstance(result, CoroutineType):
             result.close()
             raise InvalidError(
@@ -177,12 +176,10 @@ class Server:
                 if target.is_async
                 else "Declare it with `async def`, or run the coroutine inside.",
             )
-        if isinstance(result, _GENERATORS):
-            raise InvalidError(
-                f"{target.name} returned a generator, which can't leave the worker",
-                hint="Return a list, or say is_generator=True and call it with .remote_gen.",
-            )
-        return result
+        raise InvalidError(
+            f"{target.name} returned a generator, which can't leave the worker",
+            hint="Return a list, or say is_generator=True and call it with .remote_gen.",
+        )
 
     # --- answering
 
@@ -197,7 +194,7 @@ class Server:
         """Answer every input of a job with what became of the call."""
         if error is None:
             try:
-                if self.served.batched:
+                if self.batched:
                     self._finish_batch(job, value)
                 else:
                     self._returned(job.ident, value, job.target)
@@ -208,12 +205,11 @@ class Server:
                 error = unpicklable
         quiet = job.given_up and failure.is_cancellation(error)
         packed = b"" if quiet else failure.pack(error, printed=True)
-        for piece in job.pieces:
-            ident = piece.frame.id
-            if ident in job.cancelled:
-                self.answer(ident, Outcome.CANCELLED, CUT_OFF)
+        for frame, _ in job.pieces:
+            if frame.id in job.cancelled:
+                self.answer(frame.id, Outcome.CANCELLED, CUT_OFF)
             else:
-                self.answer(ident, Outcome.RAISED, packed)
+                self.answer(frame.id, Outcome.RAISED, packed)
 
     def _returned(self, call: int, value: Any, target: Target) -> None:
         self.answer(call, Outcome.RETURNED, payload.dump_or_refuse(value, f"the result of {target.name}"))
@@ -221,8 +217,8 @@ class Server:
     def _finish_batch(self, job: Job, value: Any) -> None:
         from .batch import apart
 
-        for piece, result in zip(job.pieces, apart(value, len(job.pieces), job.target.name), strict=True):
-            self._finish_one(piece.frame.id, result, job.target)
+        for (frame, _), result in zip(job.pieces, apart(value, len(job.pieces), job.target.name), strict=True):
+            self._finish_one(frame.id, result, job.target)
 
     def _finish_one(self, call: int, result: Any, target: Target) -> None:
         try:
@@ -282,7 +278,7 @@ class Server:
             job = self.jobs.get(ident)
             if job is None:
                 return
-            job.cancelled.add(ident)
+            job.cancelled |= {ident}
         if job.given_up and job.interrupt is not None:
             job.interrupt()
 
