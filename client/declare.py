@@ -6,10 +6,8 @@ values of secrets taken. The values go beside the declaration, by slot, and neve
 
 from __future__ import annotations
 
-import base64
 import inspect
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,29 +19,29 @@ from slipway.dsl.cls import Cls
 from slipway.dsl.declaration import (
     AddLocal,
     AppDecl,
-    ClsDecl,
     Concurrency,
     Fault,
     FunctionDecl,
     LocalSource,
+    MethodDecl,
+    ParameterDecl,
     SourceDecl,
     VolumeDecl,
 )
 from slipway.dsl.errors import Error, InvalidError
 from slipway.dsl.function import Function
+from slipway.dsl.hooks import Parameter, Partial
 from slipway.dsl.image import Image
 from slipway.dsl.options import FunctionSettings
-from slipway.dsl.own import cloudpickle
 
-from .identity import whole_identity
+from .by_value import by_value
 from .images import Images
 from .notes import fault_of, notes
 from .sources import code_of, left_behind, module_name, module_of
 from .values import Slots
 
-MOST_SERIALIZED, MUCH_SERIALIZED = 16 << 20, 256 << 10
-
 AnyFunction = Function[..., Any, Any]
+Handle = AnyFunction | Cls
 
 
 def declare(app: App, *, file: Path) -> tuple[AppDecl, dict[str, dict[str, str]]]:
@@ -80,14 +78,15 @@ class _Declaring:
         app = self.app
         faults: list[Fault] = []
         code = self._code(faults)
-        functions = tuple(f for function in app.functions.values() for f in self._try(function, code, faults))
-        faults.extend(self._left_behind(functions))
-        used = ((name, decl) for decl in functions for name in _used(app.functions[decl.name], decl))
+        declared = tuple(pair for handle in _handles(app) for pair in self._try(handle, code, faults))
+        # A class with web endpoints alone has nothing to call until there are URLs; `notes` says so.
+        functions = tuple(decl for handle, decl in declared if isinstance(handle, Function) or decl.methods)
+        faults.extend(self._left_behind(declared))
+        used = ((name, decl) for handle, decl in declared for name in _used(handle, decl))
         decl = AppDecl(
             name=app.name or self.file.stem,
             images=tuple(self.images.decls),
             functions=functions,
-            classes=tuple(map(_class, app.classes.values())),
             tags=app.tags,
             faults=(*app.faults, *faults, *self.images.faults, *self.slots.faults, *notes(used)),
             python=self.images.python,
@@ -96,30 +95,39 @@ class _Declaring:
         )
         return decl, self.slots.values
 
-    def _try(self, function: AnyFunction, code: SourceDecl, faults: list[Fault]) -> Iterator[FunctionDecl]:
-        """The function's declaration; what can't be declared becomes one fault among the others."""
+    def _try(self, handle: Handle, code: SourceDecl, faults: list[Fault]) -> Iterator[tuple[Handle, FunctionDecl]]:
+        """The declaration of a function or class; what can't be declared becomes one fault among the others."""
         try:
-            yield self._function(function, code)
+            decl = self._function(handle, code)
         except Error as error:
-            faults.append(fault_of(error, f"function {function.name}", function.origin))
+            faults.append(fault_of(error, _address(handle), handle.origin))
+            return
+        if isinstance(handle, Cls) and not handle.methods:
+            faults.append(
+                Fault(
+                    severity="warning",
+                    address=_address(handle),
+                    summary="the class has no methods that can be called, so it is left out",
+                    hint="Decorate some with @slipway.method().",
+                    origin=handle.origin,
+                )
+            )
+        yield handle, decl
 
-    def _function(self, function: AnyFunction, code: SourceDecl) -> FunctionDecl:
-        settings, app = function.settings, function.app or self.app
-        assert settings is not None, "a function of an app has settings"
-        raw = function.here("declare")
+    def _function(self, handle: Handle, code: SourceDecl) -> FunctionDecl:
+        settings, app = handle.settings, handle.app or self.app
+        assert settings is not None, "what is part of an app has settings"
+        raw = _python_of(handle)
         module = module_of(raw)
         included = app.include_source if settings.include_source is None else settings.include_source
-        serialized, identity = _serialized(function) if settings.serialized else (None, None)
+        serialized, identity = by_value(raw, handle.name, handle.origin) if settings.serialized else (None, None)
         image = settings.image or app.image or self.app.image or self.default
         return FunctionDecl(
-            name=function.name,
+            name=handle.name,
             module=raw.__module__ if module is None else module_name(module),
             qualname=raw.__qualname__,
             image=self.images.index(image),
             code=code if included and not settings.serialized else SourceDecl(),
-            is_async=function.is_async,
-            is_generator=function.is_generator,
-            required_args=_required(raw),
             serialized=serialized,
             serialized_identity=identity,
             secrets=self.slots.all((*app.secrets, *settings.secrets)),
@@ -130,20 +138,20 @@ class _Declaring:
             retries=settings.retries,
             autoscaling=settings.autoscaling,
             schedule=settings.schedule.decl if settings.schedule else None,
-            endpoint=function.endpoint,
-            concurrency=function.concurrency or Concurrency(),
-            batching=function.batching,
+            concurrency=handle.concurrency or Concurrency(),
+            memory_snapshot=settings.memory_snapshot,
             block_network=settings.block_network,
             options=settings.plain,
-            origin=function.origin,
+            origin=handle.origin,
+            **(_of_class(handle) if isinstance(handle, Cls) else _of_function(handle)),
         )
 
-    def _left_behind(self, functions: tuple[FunctionDecl, ...]) -> Iterator[Fault]:
+    def _left_behind(self, declared: tuple[tuple[Handle, FunctionDecl], ...]) -> Iterator[Fault]:
         """A warning for each module beside the app file that a function's file uses and its workers won't have."""
         said: set[tuple[str, str]] = set()
         seen: set[tuple[str, int]] = set()
-        for decl in functions:
-            module = module_of(self.app.functions[decl.name].here("declare"))
+        for handle, decl in declared:
+            module = module_of(_python_of(handle))
             if module is None or not decl.code.sources or (module.__name__, decl.image) in seen:
                 continue
             seen.add((module.__name__, decl.image))
@@ -156,7 +164,7 @@ class _Declaring:
                 said.add((module.__name__, name))
                 yield Fault(
                     severity="warning",
-                    address=f"function {decl.name}",
+                    address=_address(handle),
                     summary=f"{Path(str(module.__file__)).name} uses the module {name}, which its workers don't have",
                     found=f"import {name}, at the top of the file",
                     hint=f'Add it to the image: .add_local_python_source("{name}")',
@@ -167,30 +175,89 @@ class _Declaring:
         """The files of every module in which the app has functions: one may import another, as with `app.include`."""
         found: dict[str, LocalSource] = {}
         seen: set[str] = set()
-        for function in self.app.functions.values():
-            settings, module = function.settings, module_of(function.here("declare"))
+        for handle in _handles(self.app):
+            settings, module = handle.settings, module_of(_python_of(handle))
             if settings is None or settings.serialized or module is None or module.__name__ in seen:
                 continue
             seen.add(module.__name__)
             try:
-                sources = code_of(module, function.origin).sources
+                sources = code_of(module, handle.origin).sources
             except InvalidError as error:
-                faults.append(fault_of(error, f"function {function.name}", function.origin))
+                faults.append(fault_of(error, _address(handle), handle.origin))
                 continue
             for source in sources:
                 found.setdefault(source.remote, source)
         return SourceDecl(sources=tuple(found.values()))
 
 
+def _handles(app: App) -> tuple[Handle, ...]:
+    """The functions and classes of an app."""
+    return (*app.functions.values(), *app.classes.values())
+
+
+def _address(handle: Handle) -> str:
+    return f"{'class' if isinstance(handle, Cls) else 'function'} {handle.name}"
+
+
+def _python_of(handle: Handle) -> Any:
+    """The Python function or class that a handle is of."""
+    return handle.user_class if isinstance(handle, Cls) else handle.here("declare")
+
+
+def _of_function(function: AnyFunction) -> dict[str, Any]:
+    """What is said of a function alone."""
+    return {
+        "is_async": function.is_async,
+        "is_generator": function.is_generator,
+        "required_args": _required(function.here("declare")),
+        "endpoint": function.endpoint,
+        "batching": function.batching,
+    }
+
+
+def _of_class(cls: Cls) -> dict[str, Any]:
+    """What is said of a class alone."""
+    called = {name: partial for name, partial in cls.methods.items() if partial.endpoint is None}
+    parameters = sorted(cls.parameters.items())
+    return {
+        "methods": tuple(_method(name, partial) for name, partial in called.items()),
+        "parameters": tuple(
+            ParameterDecl(name=name, type=kind.__name__, default=_default(said)) for name, (kind, said) in parameters
+        ),
+        "batching": next((partial.batching for partial in called.values() if partial.batching), None),
+    }
+
+
+def _method(name: str, partial: Partial) -> MethodDecl:
+    raw = partial.target
+    generator = inspect.isgeneratorfunction(raw) or inspect.isasyncgenfunction(raw)
+    return MethodDecl(
+        name=name,
+        is_async=inspect.iscoroutinefunction(raw) or inspect.isasyncgenfunction(raw),
+        is_generator=generator if partial.is_generator is None else partial.is_generator,
+    )
+
+
+def _default(parameter: Parameter) -> str | None:
+    value = parameter.default
+    return None if parameter.required else value if isinstance(value, str) else repr(value)
+
+
 def _variables(app: App) -> dict[int, str]:
     """What the user calls each image: the first global that holds it, in the modules of the app's functions."""
     found: dict[int, str] = {}
-    raws = [function.here("declare") for function in app.functions.values()]
-    for namespace in {id(raw.__globals__): raw.__globals__ for raw in raws}.values():
+    for namespace in {id(names): names for names in map(_globals, _handles(app))}.values():
         for name, value in list(namespace.items()):
             if isinstance(value, Image):
                 found.setdefault(id(value), name)
     return found
+
+
+def _globals(handle: Handle) -> dict[str, Any]:
+    if isinstance(handle, Cls):
+        return vars(sys.modules[handle.user_class.__module__]) if handle.user_class.__module__ in sys.modules else {}
+    names: dict[str, Any] = handle.here("declare").__globals__
+    return names
 
 
 def _required(raw: Any) -> tuple[str, ...]:
@@ -205,49 +272,10 @@ def _volumes(app: App, settings: FunctionSettings) -> tuple[tuple[str, VolumeDec
     return tuple(sorted({path: v.decl for path, v in (*app.volumes, *settings.volumes)}.items()))
 
 
-def _class(cls: Cls) -> ClsDecl:
-    module = sys.modules.get(cls.user_class.__module__)
-    name = cls.user_class.__module__ if module is None else module_name(module)
-    return ClsDecl(name=cls.name, module=name, methods=tuple(cls.methods), origin=cls.origin)
-
-
-def _used(function: AnyFunction, decl: FunctionDecl) -> Iterator[str]:
+def _used(handle: Handle, decl: FunctionDecl) -> Iterator[str]:
     """The parameters that say something, by name, and decorators by theirs."""
-    if function.settings is not None:
-        yield from function.settings.given
-    if decl.endpoint is not None:
+    if handle.settings is not None:
+        yield from handle.settings.given
+    endpoints = (partial.endpoint for partial in handle.methods.values()) if isinstance(handle, Cls) else ()
+    if decl.endpoint is not None or any(endpoints):
         yield "endpoint"
-    if decl.batching is not None:
-        yield "batched"
-    if decl.concurrency.max_inputs > 1 and not decl.is_async:
-        yield "concurrent"
-
-
-def _serialized(function: AnyFunction) -> tuple[str, str]:
-    """A function by value, its own module's code along; and the text that is its identity."""
-    raw = function.here("declare")
-    module = module_of(raw)
-    by_value = module is not None and module.__name__ != "__main__"
-    if by_value:
-        cloudpickle.register_pickle_by_value(module)
-    try:
-        data = cloudpickle.dumps(raw)
-    except Exception as error:  # pickling runs the code of whatever the function holds on to
-        raise InvalidError(
-            f"{function.origin}: {function.name} can't be sent by value: {type(error).__name__}: {error}",
-            hint="It holds on to something that stays here, such as a lock, a file or a connection: "
-            "make it inside of the function.",
-        ) from error
-    finally:
-        if by_value:
-            cloudpickle.unregister_pickle_by_value(module)
-    if len(data) > MOST_SERIALIZED:
-        raise InvalidError(
-            f"{function.origin}: {function.name} takes {len(data) >> 20} MiB by value, and at most 16 are allowed",
-            hint="Pass big values as arguments, or read them from a volume.",
-        )
-    if len(data) > MUCH_SERIALIZED:
-        warnings.warn(
-            f"{function.name} takes {len(data) >> 10} KiB by value; pass big values as arguments", stacklevel=2
-        )
-    return base64.b64encode(data).decode("ascii"), whole_identity(raw)

@@ -19,7 +19,7 @@ import attrs
 from slipway.dsl.app import App, LocalEntrypoint
 from slipway.dsl.cls import Cls
 from slipway.dsl.function import Function
-from slipway.dsl.hooks import Partial
+from slipway.dsl.hooks import Parameter, Partial
 from slipway.dsl.image import Image
 from slipway.dsl.secret import Secret
 from slipway.dsl.volume import Volume
@@ -142,10 +142,29 @@ def plain_globals(function: Callable[..., Any]) -> tuple[tuple[tuple[str, str], 
     return tuple(found), tuple(left_out)
 
 
-def whole_identity(function: Callable[..., Any]) -> str:
-    """Text over a function that is sent by value: its source, what it closes over, and the globals it names, with the
-    functions among them followed. What has no text is named only."""
-    return "\n".join(_whole(function, set()))
+def whole_identity(thing: Callable[..., Any]) -> str:
+    """Text over a function or class that is sent by value: its source, what it closes over, and the globals it names,
+    with the functions among them followed. What has no text is named only."""
+    return "\n".join(_whole_class(thing, set()) if isinstance(thing, type) else _whole(thing, set()))
+
+
+OF_PYTHON = {"__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__firstlineno__"}
+
+
+def _whole_class(user_class: type, seen: set[int]) -> Iterator[str]:
+    """A class with its bases, member by member."""
+    for kind in user_class.__mro__[:-1]:
+        yield f"class {kind.__module__}:{kind.__qualname__}"
+        for name, value in sorted(vars(kind).items()):
+            if name in OF_PYTHON:
+                continue
+            if isinstance(value, Partial):
+                yield f"{value.role} {name}{' before a snapshot' if value.snap else ''}"
+            member = getattr(value, "target", getattr(value, "__func__", getattr(value, "fget", value)))
+            if isinstance(member, FunctionType):
+                yield from _whole(member, seen)
+            else:
+                yield f"{name} = {value!r}" if isinstance(value, Parameter) else f"{name} = {_or_name(value)}"
 
 
 def _whole(function: Any, seen: set[int]) -> Iterator[str]:

@@ -6,17 +6,14 @@ from collections.abc import Iterable
 
 from attrs import evolve
 
+from slipway.compiler.titles import function_address
 from slipway.dsl.declaration import Fault, FunctionDecl, Origin
 from slipway.dsl.errors import Error
 
 # The parameter, and what it would do. They are kept in the declaration, and come into effect with later releases.
 NOT_YET = {
     "schedule": "the function doesn't run by itself",
-    "retries": "an input that fails isn't tried again",
-    "enable_memory_snapshot": "workers start without a snapshot",
     "restrict_modal_access": "workers may call other functions of the home",
-    "concurrent": "a worker takes one input at a time, unless the function is async",
-    "batched": "the function gets one input at a time",
     "endpoint": "the function has no URL",
 }
 NO_EFFECT = {
@@ -29,11 +26,7 @@ NO_EFFECT = {
     "experimental_options": "there are no experiments here",
     "_experimental_restrict_output": "there are no experiments here",
 }
-SPOKEN = {
-    "concurrent": "@slipway.concurrent",
-    "batched": "@slipway.batched",
-    "endpoint": "a web endpoint",
-}
+SPOKEN = {"endpoint": "a web endpoint"}
 
 
 def fault_of(error: Error, address: str, origin: Origin) -> Fault:
@@ -69,4 +62,4 @@ def _note(name: str, functions: list[FunctionDecl]) -> Fault:
     origin = functions[0].origin if functions else Origin()
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     found = f"on {', '.join(names[:3])}{more}" if len(names) > 1 else ""
-    return Fault(severity="note", address=f"function {names[0]}", summary=summary, found=found, origin=origin)
+    return Fault(severity="note", address=function_address(functions[0]), summary=summary, found=found, origin=origin)

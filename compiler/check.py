@@ -15,6 +15,7 @@ from .check_facts import check_facts
 from .check_function import check_function
 from .check_image import check_image
 from .faults import Faults
+from .titles import function_address
 from .world import base_secrets
 
 __all__ = ["check", "check_facts"]
@@ -40,7 +41,8 @@ def check(decl: AppDecl) -> tuple[Fault, ...]:
     for image in decl.images:
         check_image(image, faults)
     for function in decl.functions:
-        _check_name(function.name, f"function {function.name}", "function", function, faults)
+        address = function_address(function)
+        _check_name(function.name, address, address.partition(" ")[0], function, faults)
         check_function(function, len(decl.images), faults)
     for secret, address in _secrets(decl):
         _check_secret(secret, address, faults)
@@ -52,17 +54,9 @@ def _check_app(decl: AppDecl, faults: Faults) -> None:
     if APP_ID.fullmatch(decl.name):
         hint = "Give it another name: those of this form are the ids of apps."
         faults.error(f"app {decl.name}", "the app's name looks like an app's id", found=decl.name, hint=hint)
-    if not decl.functions and not decl.classes:
+    if not decl.functions:
         hint = "Decorate a function with @app.function(), or name the right app: slipway plan FILE::APP"
         faults.warning(f"app {decl.name}", "the app has no functions", hint=hint)
-    for cls in decl.classes:
-        faults.error(
-            f"class {cls.name}",
-            "running classes comes with a later release",
-            found=f"@app.cls on {cls.name}" + (f", methods {', '.join(cls.methods)}" if cls.methods else ""),
-            hint="Until then make each method a function: @app.function() above def, at the top level of the file.",
-            origin=cls.origin,
-        )
 
 
 def _check_name(name: str, address: str, what: str, said: AppDecl | FunctionDecl, faults: Faults) -> None:
@@ -85,9 +79,10 @@ def _check_names(decl: AppDecl, faults: Faults) -> None:
     for function in decl.functions:
         other = first.setdefault(function.name, function)
         if other is not function:
+            what = "functions" if not (other.methods or function.methods) else "functions or classes"
             faults.error(
-                f"function {function.name}",
-                f"two functions are called {function.name!r}",
+                function_address(function),
+                f"two {what} are called {function.name!r}",
                 found=f"the first at {other.origin}, the second at {function.origin}",
                 hint=f'Rename one, or give it another name: @app.function(name="{function.name}-2")',
                 origin=function.origin,
@@ -121,7 +116,7 @@ def _secrets(decl: AppDecl) -> Iterator[tuple[SecretDecl, str]]:
         for secret in function.secrets:
             if secret.slot not in seen:
                 seen.add(secret.slot)
-                yield secret, f"function {function.name}"
+                yield secret, function_address(function)
 
 
 def _check_secret(secret: SecretDecl, address: str, faults: Faults) -> None:

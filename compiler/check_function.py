@@ -8,7 +8,6 @@ from __future__ import annotations
 import posixpath
 import re
 from functools import partial
-from typing import Protocol
 
 from slipway.dsl.declaration import (
     Autoscaling,
@@ -21,8 +20,9 @@ from slipway.dsl.declaration import (
     VolumeDecl,
 )
 
-from .faults import Faults, did_you_mean, place
-from .titles import shorten
+from .check_class import check_class
+from .faults import Faults, Say, did_you_mean, place
+from .titles import function_address, shorten
 
 GPU = re.compile(r"([A-Za-z][A-Za-z0-9\-_.]*)!?(?::([0-9]+))?")
 GPUS = ("T4", "L4", "A10", "A10G", "L40S", "A100", "A100-40GB", "A100-80GB", "H100", "H200", "B200", "B300")
@@ -41,20 +41,19 @@ CRON_ALIASES = {
 LONGEST_MS = 30 * 24 * 3_600_000
 
 
-class Say(Protocol):
-    def __call__(self, summary: str, *, found: object = "", hint: str) -> None: ...
-
-
 def check_function(function: FunctionDecl, images: int, faults: Faults) -> None:
-    say: Say = partial(faults.error, f"function {function.name}", origin=function.origin)
+    say: Say = partial(faults.error, function_address(function), origin=function.origin)
     if not 0 <= function.image < images:
         say("its image is not in the declaration", found=f"image {function.image} of {images}", hint=BUG)
     if function.serialized is None and "<" in function.qualname:
+        what, decorator = ("class", "@app.cls") if function.methods else ("function", "@app.function")
         say(
-            "a function that is not at the top level of its file can't be found by the worker",
+            f"a {what} that is not at the top level of its file can't be found by the worker",
             found=function.qualname,
-            hint="Move it to the top level, or send it by value: @app.function(serialized=True)",
+            hint=f"Move it to the top level, or send it by value: {decorator}(serialized=True)",
         )
+    if function.methods:
+        check_class(function, say)
     if function.retries is not None:
         _check_retries(function, function.retries, say)
     if function.batching is not None:
@@ -75,7 +74,7 @@ BUG = "This is a bug in Slipway; please report it with the file that shows it."
 def _check_retries(function: FunctionDecl, retries: Retries, say: Say) -> None:
     if function.endpoint is not None:
         say("a web function can't be retried", found="retries=…", hint="Leave retries= out; the caller may ask again.")
-    if function.is_generator:
+    if function.is_generator or (function.methods and all(method.is_generator for method in function.methods)):
         say("a generator can't be retried", found="retries=…", hint="Leave retries= out, or return a list.")
     if retries.max_retries < 0:
         say("retries can't be negative", found=retries.max_retries, hint="Write retries=0 or more.")
@@ -90,7 +89,7 @@ def _check_retries(function: FunctionDecl, retries: Retries, say: Say) -> None:
 
 def _check_batching(function: FunctionDecl, say: Say) -> None:
     assert function.batching is not None
-    if function.is_generator:
+    if function.is_generator or any(method.is_generator for method in function.methods):
         say("a batched function can't be a generator", hint="Return a list as long as the batch.")
     if function.batching.max_batch_size < 1:
         say("max_batch_size is less than 1", found=function.batching.max_batch_size, hint="Write at least 1.")
@@ -190,7 +189,7 @@ def plain_path(path: str) -> str:
 def _check_volumes(function: FunctionDecl, faults: Faults) -> None:
     places: dict[tuple[str, str | None], str] = {}
     for path, volume in function.volumes:
-        say: Say = partial(faults.error, f"function {function.name}", origin=place(volume.origin, function.origin))
+        say: Say = partial(faults.error, function_address(function), origin=place(volume.origin, function.origin))
         check_volume(path, volume, say)
         other = places.setdefault((volume.name, volume.sub_path), path)
         if other != path:

@@ -13,10 +13,10 @@ from slipway.dsl.declaration import AddLocal, AppDecl, RunCommands, RunFunction,
 from slipway.dsl.errors import PlanFormatError
 
 from .check import NAME
-from .check_function import Say, check_resources, check_volume
+from .check_function import check_resources, check_volume
 from .check_image import check_step
 from .facts import FileEntry
-from .faults import Faults
+from .faults import Faults, Say
 from .nodes import BaseSpec, BundleSpec, FunctionSpec, Graph, LayerSpec, Node, SecretSpec, VolumeSpec
 
 MODES = (0o644, 0o755)

@@ -31,8 +31,8 @@ from slipway.dsl.declaration import (
 )
 
 from .check_dockerfile import problems_of
-from .check_function import Say, check_gpu, check_volume, plain_path
-from .faults import Faults, place
+from .check_function import check_gpu, check_volume, plain_path
+from .faults import Faults, Say, place
 from .titles import step_title
 
 PYTHON = re.compile(r"3\.[0-9]{1,2}(\.[0-9]{1,2})?t?")

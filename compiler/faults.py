@@ -8,10 +8,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Protocol
 
 from attrs import Factory, define, evolve
 
 from slipway.dsl.declaration import AppDecl, Fault, Origin
+
+
+class Say(Protocol):
+    """Says one fault; of what, and where, is settled."""
+
+    def __call__(self, summary: str, *, found: object = "", hint: str) -> None: ...
+
 
 UNKNOWN = Origin()
 NOWHERE = ("", UNKNOWN.file)

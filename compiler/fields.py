@@ -53,6 +53,9 @@ def _items(old: tuple[Any, ...], new: tuple[Any, ...], name: str) -> Iterator[st
         if before == after:
             yield f"{_word(name)}: the order changed"
         return
+    if _is_named(old) and _is_named(new):
+        yield from _named(old, new)
+        return
     before_set, after_set = set(old), set(new)
     gone = [item for item in dict.fromkeys(old) if item not in after_set]
     come = [item for item in dict.fromkeys(new) if item not in before_set]
@@ -63,6 +66,24 @@ def _items(old: tuple[Any, ...], new: tuple[Any, ...], name: str) -> Iterator[st
     yield from (f"{_word(name)}: + {_value(item, name)}" for item in come)
     if not gone and not come:
         yield f"{_word(name)}: the order changed"
+
+
+def _named(old: tuple[Any, ...], new: tuple[Any, ...]) -> Iterator[str]:
+    """`method added: embed`, `parameter size: default: "small" → "large"`."""
+    before, after = {item.name: item for item in old}, {item.name: item for item in new}
+    yield from (f"{item.KIND} removed: {name}" for name, item in before.items() if name not in after)
+    yield from (f"{item.KIND} added: {name}" for name, item in after.items() if name not in before)
+    for name in (name for name in after if name in before):
+        for line in _differences(before[name], after[name], name):
+            yield f"{after[name].KIND} {name}: {line}"
+    if before.keys() == after.keys() and list(before) != list(after):
+        yield f"the order of its {old[0].KIND}s changed"
+
+
+def _is_named(items: tuple[Any, ...]) -> bool:
+    """Whether things with names of their own, each once, stand there; nothing at all may be any of them."""
+    named = all(attrs.has(type(item)) and hasattr(item, "name") for item in items)
+    return named and len({item.name for item in items}) == len(items)
 
 
 def _is_table(items: tuple[Any, ...]) -> bool:

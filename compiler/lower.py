@@ -65,7 +65,7 @@ from .nodes import (
     VolumeSpec,
 )
 from .pyproject import Unusable, dependencies
-from .titles import step_title
+from .titles import function_address, step_title
 from .world import (
     World,
     all_volumes,
@@ -260,7 +260,8 @@ class _Making:
             *(self.volume(volume) for _, volume in function.volumes),
         )
         # A secret or a volume may be named twice (the app's and the function's); as an input it counts once.
-        self.add(f"function {function.name}", _function_spec(function), tuple(dict.fromkeys(inputs)), function.origin)
+        inputs = tuple(dict.fromkeys(inputs))
+        self.add(function_address(function), _function_spec(function), inputs, function.origin)
         if function.schedule is not None:
             due = ScheduleSpec(function=function.name, schedule=function.schedule)
             self.add(f"schedule {function.name}", due, (), function.schedule.origin)

@@ -120,7 +120,7 @@ Spec = BaseSpec | LayerSpec | BundleSpec | VolumeSpec | SecretSpec | FunctionSpe
 @frozen(kw_only=True)
 class Node:
     """`address` names it within the app: "image search/0" (its base), "image search/2", "bundle app.py",
-    "function index", "schedule refresh", "route query", "volume models", "secret dict:TOKEN#0".
+    "function index", "class Model", "schedule refresh", "route query", "volume models", "secret dict:TOKEN#0".
     `digest` is over KIND, the spec's identity and the digests of `inputs` in order. A schedule or a route names its
     function but does not have it as an input: new code is no new schedule."""
 

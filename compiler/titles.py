@@ -13,6 +13,7 @@ from slipway.dsl.declaration import (
     AptInstall,
     BuildDockerfile,
     DockerfileCommands,
+    FunctionDecl,
     MicromambaInstall,
     PipInstall,
     RunCommands,
@@ -22,7 +23,7 @@ from slipway.dsl.declaration import (
     UvSync,
 )
 
-from .nodes import BaseSpec, LayerSpec, Node
+from .nodes import BaseSpec, FunctionSpec, LayerSpec, Node
 
 WIDTH = 60
 
@@ -74,6 +75,17 @@ def node_title(node: Node) -> str:
     if isinstance(node.spec, BaseSpec):
         return node.spec.ref or node.address
     return node.address
+
+
+def function_address(function: FunctionDecl | FunctionSpec) -> str:
+    """The address of a function's node; a class is one of its own kind for whoever reads it.
+
+    >>> from slipway.dsl.declaration import MethodDecl
+    >>> said = FunctionSpec(name="Model", module="app", qualname="Model", methods=(MethodDecl(name="embed"),))
+    >>> function_address(said)
+    'class Model'
+    """
+    return f"{'class' if function.methods else 'function'} {function.name}"
 
 
 def image_of(address: str) -> tuple[str, int] | None:

@@ -33,7 +33,7 @@ CLASSES: tuple[type[Any], ...] = (
     *(declaration.Retries, declaration.Autoscaling, declaration.CronDecl, declaration.PeriodDecl),
     *(declaration.EndpointDecl, declaration.Concurrency, declaration.Batching, declaration.FunctionDecl),
     *(declaration.MethodDecl, declaration.ParameterDecl),
-    *(declaration.ClsDecl, declaration.Fault, declaration.AppDecl),
+    *(declaration.Fault, declaration.AppDecl),
     *(facts.BaseNeed, facts.TreeNeed, facts.TextNeed, facts.SecretNeed, facts.VolumeNeed, facts.PythonNeed),
     *(facts.BaseFact, facts.FileEntry, facts.TreeFact, facts.TextFact, facts.SecretFact, facts.VolumeFact),
     *(facts.PythonFact, facts.Missing, facts.Facts),

@@ -428,17 +428,6 @@ class FunctionDecl:
 
 
 @frozen(kw_only=True)
-class ClsDecl:
-    """A class of methods. Declared and checked; running one belongs to a later release and is refused at plan."""
-
-    KIND: ClassVar[str] = "cls"
-    name: str
-    module: str
-    methods: tuple[str, ...] = ()
-    origin: Origin = field(default=Origin(), eq=False)
-
-
-@frozen(kw_only=True)
 class Fault:
     """Something wrong with, or worth saying about, the user's file.
 
@@ -460,7 +449,6 @@ class AppDecl:
     name: str
     images: tuple[ImageDecl, ...] = ()
     functions: tuple[FunctionDecl, ...] = ()
-    classes: tuple[ClsDecl, ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
     faults: tuple[Fault, ...] = field(default=(), eq=False)  # collected while declaring: hints, collisions
     python: str = field(default="", eq=False)  # "3.11" of the declaring interpreter

@@ -40,7 +40,9 @@ from slipway.dsl.declaration import (
     FunctionDecl,
     ImageDecl,
     LocalSource,
+    MethodDecl,
     Origin,
+    ParameterDecl,
     PipInstall,
     Resources,
     RunCommands,
@@ -148,8 +150,13 @@ def functions(draw: st.DrawFn, name: str, image_count: int) -> FunctionDecl:
     source = LocalSource(local=f"{HERE}/{files[0]}", remote=f"/root/{files[0]}", is_dir=files[1])
     line = draw(st.integers(1, 99))
     volumes = draw(st.lists(st.sampled_from(["models", "data"]), max_size=2, unique=True))
-    scheduled = draw(st.booleans())
+    methods = draw(st.lists(st.sampled_from(["embed", "close", "items"]), max_size=3, unique=True))
+    sizes = draw(st.lists(st.sampled_from(["size", "level"]), max_size=2, unique=True)) if methods else []
+    scheduled = not methods and draw(st.booleans())
     return FunctionDecl(
+        methods=tuple(MethodDecl(name=method, is_async=draw(st.booleans())) for method in methods),
+        parameters=tuple(ParameterDecl(name=size, type="int", default="3") for size in sorted(sizes)),
+        memory_snapshot=draw(st.booleans()),
         name=name,
         module="app",
         qualname=name,

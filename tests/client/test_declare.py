@@ -30,8 +30,13 @@ from slipway.dsl.declaration import (
     FunctionDecl,
     ImageDecl,
     LocalSource,
+    MethodDecl,
+    ParameterDecl,
     RunFunction,
 )
+from slipway.dsl.hooks import hooks
+from slipway.dsl.instance import loaded, make
+from slipway.dsl.own import cloudpickle
 from slipway.identity import NoText, canonical_text
 from slipway.values import parse_dotenv
 
@@ -486,8 +491,6 @@ def d(): ...
     assert said == {
         ("function a", "schedule= is not in effect yet", ""),
         ("function a", "region= has no effect here", "on a, b, d"),
-        ("function b", "retries= is not in effect yet", ""),
-        ("function c", "@slipway.concurrent is not in effect yet", ""),
         ("function d", "a web endpoint is not in effect yet", ""),
         ("image image-2", "cpu= of from_registry has no effect here", ""),
         ("image image-2", "uv_version= of uv_pip_install has no effect here", ""),
@@ -512,9 +515,112 @@ class Model:
 """,
     )
     decl, _ = declare(module.app, file=file)
-    assert [(c.name, c.module, c.methods) for c in decl.classes] == [("Model", "app", ("predict",))]
     assert [f.address for f in decl.faults] == ["function f"]
-    assert [f.qualname for f in decl.functions] == ["two"]
+    assert [f.qualname for f in decl.functions] == ["two", "Model"]
+
+
+def test_a_class_is_a_function_with_methods(load: Load) -> None:
+    (module, file) = load(
+        "app",
+        base="""
+import slipway
+class Base:
+    level: int = slipway.parameter(default=3)
+    @slipway.method()
+    def first(self): ...
+""",
+        app="""
+from base import Base
+image = slipway.Image.debian_slim().env({"A": "1"})
+app = slipway.App("a", image=image)
+@app.cls(enable_memory_snapshot=True, timeout=60, retries=2)
+@slipway.concurrent(max_inputs=4)
+class Model(Base):
+    size: str = slipway.parameter(default="small")
+    key: bytes = slipway.parameter()
+    @slipway.enter(snap=True)
+    def load(self): ...
+    @slipway.method()
+    async def predict(self, x): ...
+    @slipway.method()
+    def items(self): yield 1
+    @slipway.fastapi_endpoint()
+    def page(self): ...
+@app.cls()
+class Batches:
+    @slipway.batched(max_batch_size=4, wait_ms=10)
+    def embed(self, xs): ...
+@app.function(enable_memory_snapshot=True)
+def plain(): ...
+@app.cls()
+class Nothing: ...
+@app.cls()
+class Pages:
+    @slipway.asgi_app()
+    def page(self): ...
+""",
+    )
+    decl, _ = declare(module.app, file=file)
+    plain, model, batches = decl.functions
+    assert plain.memory_snapshot and plain.methods == ()
+    assert (model.name, model.module, model.qualname, model.timeout_ms) == ("Model", "app", "Model", 60_000)
+    assert model.methods == (
+        MethodDecl(name="first"),
+        MethodDecl(name="predict", is_async=True),
+        MethodDecl(name="items", is_generator=True),
+    )
+    assert model.parameters == (
+        ParameterDecl(name="key", type="bytes"),
+        ParameterDecl(name="level", type="int", default="3"),
+        ParameterDecl(name="size", type="str", default="small"),
+    )
+    assert model.memory_snapshot and model.concurrency.max_inputs == 4 and model.retries is not None
+    assert [s.remote for s in model.code.sources] == ["/root/app.py"] and decl.images[model.image].name == "image"
+    assert batches.batching is not None and batches.batching.max_batch_size == 4
+    assert {(f.severity, f.address, f.summary) for f in decl.faults} == {
+        ("warning", "function plain", "app.py uses the module base, which its workers don't have"),
+        ("warning", "class Nothing", "the class has no methods that can be called, so it is left out"),
+        ("note", "class Model", "a web endpoint is not in effect yet: the function has no URL"),
+    }
+    assert not [fault for fault in check(decl) if fault.severity == "error"]
+
+
+BY_VALUE = """
+app = slipway.App("a")
+WIDTH = 3
+def helper(): return WIDTH
+@app.cls(serialized=True)
+class Model:
+    size: str = slipway.parameter(default="small")
+    limit = 7
+    @slipway.enter()
+    def load(self):
+        self.width = helper()
+    @slipway.method()
+    def predict(self, x):
+        return x * self.width
+"""
+
+
+def test_a_class_by_value_is_told_apart_by_what_it_says(load: Load) -> None:
+    (module, file) = load("app", app=BY_VALUE)
+    decl, _ = declare(module.app, file=file)
+    (model,) = decl.functions
+    assert model.serialized and model.code.sources == ()
+    found = cloudpickle.loads(base64.b64decode(model.serialized))
+    made, cls = loaded(found, "Model")
+    assert list(cls.methods) == ["predict"] and list(cls.parameters) == ["size"]
+    instance = make(made, {}, cls)
+    for hook in hooks(made, "enter"):
+        hook(instance)
+    assert instance.predict.local(2) == 6
+    identity = model.serialized_identity or ""
+    assert declare(module.app, file=file)[0].functions[0].serialized_identity == identity
+    changes = (("limit = 7", "limit = 8"), ("return WIDTH", "return 1"), ('"small"', '"big"'), ("x * ", "x + "))
+    for number, (old, new) in enumerate(changes):
+        other, path = load(f"app{number}", **{f"app{number}": BY_VALUE.replace(old, new)})
+        (changed,) = declare(other.app, file=path)[0].functions
+        assert (changed.serialized_identity or "").replace(f"app{number}", "app") != identity, new
 
 
 def test_the_program_itself_is_called_after_its_file(tmp_path: Path) -> None:

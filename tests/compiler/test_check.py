@@ -9,8 +9,10 @@ import pytest
 import strategies as my
 from attrs import evolve
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from slipway.compiler.check import check, check_facts
+from slipway.compiler.check_class import read_default
 from slipway.compiler.facts import (
     BaseNeed,
     Facts,
@@ -33,7 +35,6 @@ from slipway.dsl.declaration import (
     Autoscaling,
     Base,
     Batching,
-    ClsDecl,
     Concurrency,
     CronDecl,
     DebianSlim,
@@ -45,8 +46,10 @@ from slipway.dsl.declaration import (
     FunctionDecl,
     ImageDecl,
     LocalSource,
+    MethodDecl,
     MicromambaInstall,
     Origin,
+    ParameterDecl,
     PeriodDecl,
     PipInstall,
     Resources,
@@ -351,11 +354,59 @@ def test_a_dockerfile_is_faulty_once_and_where_it_is() -> None:
     assert "can't have secrets" in with_secret.summary and with_secret.found == "TOKEN"
 
 
-def test_classes_are_refused_by_name() -> None:
-    fault = only(app(classes=(ClsDecl(name="Model", module="app", methods=("run",), origin=HERE),)))
-    assert "later release" in fault.summary
-    assert fault.address == "class Model"
-    assert "@app.function" in fault.hint
+EMBED = MethodDecl(name="embed")
+
+
+def model(**said: Any) -> FunctionDecl:
+    return function(**{"name": "Model", "qualname": "Model", "methods": (EMBED,), **said})
+
+
+def test_a_class_is_called_one() -> None:
+    assert check(app(model(parameters=(ParameterDecl(name="size", type="str", default=""),)))) == ()
+    inner = only(app(model(qualname="f.<locals>.Model")))
+    assert inner.address == "class Model" and "a class that is not at the top level" in inner.summary
+    assert "@app.cls(serialized=True)" in inner.hint
+    both = only(app(model(), function(name="Model")))
+    assert "two functions or classes are called 'Model'" in both.summary
+
+
+@pytest.mark.parametrize(
+    ("said", "summary"),
+    [
+        ({"methods": (EMBED, EMBED)}, "its methods are not told apart"),
+        ({"methods": (MethodDecl(name="em bed"),)}, "its methods are not told apart"),
+        ({"methods": (EMBED, MethodDecl(name="b")), "batching": Batching(max_batch_size=2, wait_ms=1)}, "no other"),
+        (
+            {"batching": Batching(max_batch_size=2, wait_ms=1), "concurrency": Concurrency(max_inputs=2)},
+            "a class is concurrent or batched, not both",
+        ),
+        (
+            {
+                "methods": (MethodDecl(name="items", is_generator=True),),
+                "batching": Batching(max_batch_size=2, wait_ms=1),
+            },
+            "can't be a generator",
+        ),
+        (
+            {"methods": (MethodDecl(name="items", is_generator=True),), "retries": Retries(max_retries=1)},
+            "a generator can't be retried",
+        ),
+        ({"parameters": (ParameterDecl(name="rate", type="float"),)}, "of a type that parameters can't have"),
+        ({"parameters": (ParameterDecl(name="a", type="int", default="x"),)}, "the default of the parameter a is no"),
+        ({"parameters": (ParameterDecl(name="a", type="int", default="True"),)}, "the default of the parameter a is"),
+        ({"parameters": (ParameterDecl(name="a", type="int"),) * 2}, "two of its parameters have one name"),
+    ],
+)
+def test_what_a_class_can_not_be(said: dict[str, Any], summary: str) -> None:
+    fault = only(app(model(**said)))
+    assert summary in fault.summary and fault.address == "class Model"
+
+
+@given(st.one_of(st.text(), st.integers(), st.booleans(), st.binary()))
+def test_the_default_of_a_parameter_is_read_as_it_was_written(value: str | int | bool | bytes) -> None:
+    text = value if isinstance(value, str) else repr(value)
+    read = read_default(ParameterDecl(name="a", type=type(value).__name__, default=text))
+    assert (type(read), read) == (type(value), value)
 
 
 def test_everything_is_said_at_once_and_once() -> None:

@@ -29,7 +29,9 @@ from slipway.dsl.declaration import (
     FunctionDecl,
     ImageDecl,
     LocalSource,
+    MethodDecl,
     Origin,
+    ParameterDecl,
     PipInstall,
     Resources,
     RunCommands,
@@ -400,6 +402,30 @@ def test_fields_of_a_function() -> None:
         'gpus: + "A100"',
         "timeout: 300 s → 600 s",
     )
+
+
+def test_methods_and_parameters_of_a_class() -> None:
+    size = ParameterDecl(name="size", type="str", default="small")
+    old = app(functions=(function("Model", methods=(MethodDecl(name="embed"),), parameters=(size,)),))
+
+    def after(**said: Any) -> tuple[str, ...]:
+        new = function("Model", **{"methods": (MethodDecl(name="embed"),), "parameters": (size,), **said})
+        return because(old, app(functions=(new,)), "class Model")
+
+    embed, items = MethodDecl(name="embed", is_async=True), MethodDecl(name="items", is_generator=True)
+    assert after(methods=(embed, items)) == ("method added: items", "method embed: is_async: no → yes")
+    assert after(methods=(items,)) == ("method removed: embed", "method added: items")
+    assert after(parameters=(evolve(size, default="large"),)) == ('parameter size: default: "small" → "large"',)
+    assert after(parameters=()) == ("parameter removed: size",)
+    assert after(memory_snapshot=True) == ("memory_snapshot: no → yes",)
+    first, second = (app(functions=(function("Model", methods=m),)) for m in ((items, embed), (embed, items)))
+    (change,) = (c for c in diff(graph(first), graph(second)) if c.because)
+    assert change.because == ("the order of its methods changed",)
+    there = changes(app(functions=(function("Model"),)), old)
+    assert {address: c.verb for address, c in there.items()} == {
+        "class Model": Verb.CREATE,
+        "function Model": Verb.REMOVE,
+    }
 
 
 def test_a_secret_with_another_value_updates_who_uses_it() -> None:
