@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("-q", "--quiet", is_flag=True, help="Show neither progress nor the workers' output.")
 @click.option("-w", "--write-result", metavar="FILE", help="Write the result, text or bytes, to a file.")
 @timestamps_option
+@click.option("-d", "--detach", is_flag=True, hidden=True)
 @runtime_option
 @click.argument("ref", metavar="APP[::NAME]")
 @click.argument("words", metavar="[ARGS]...", nargs=-1, type=click.UNPROCESSED)
@@ -39,39 +40,69 @@ def run(
     quiet: bool,
     write_result: str | None,
     timestamps: bool,
+    detach: bool,
     runtime: str | None,
 ) -> None:
     """Run an entrypoint of APP here, or one of its functions in a worker, with the app running for as long as it takes.
 
-    NAME is a local entrypoint or a function; without it the only entrypoint is run, else the only function. ARGS are
-    options made from its parameters: see them with `slipway run APP::NAME --help`. What has to be built is built first.
+    NAME is a local entrypoint, a function or Class.method; without it the only entrypoint is run, else the only
+    function. ARGS are options made from its parameters, and from those of its class: see them with `slipway run
+    APP::NAME --help`. What has to be built is built first.
 
     \b
     Examples:
       slipway run examples/search.py --query "parse command line options"
       slipway run app.py::square --x 7
+      slipway run app.py::Model.embed --size large --text hello
       slipway run -m shop.app::main
     """
+    if detach:
+        raise InvalidError(
+            "an app that runs without its command is not in this release",
+            hint="Deploy it, then let a call go on by itself: slipway apply app.py; slipway call app.function --spawn",
+        )
     loaded = load(ref, as_module=as_module)
-    from slipway.dsl.function import Function
+    from slipway.dsl.app import LocalEntrypoint
     from slipway.loader import target
 
     goal = target(loaded)
     if getattr(goal, "is_generator", False):
-        raise InvalidError(f"{goal.name} is a generator, and what it yields has nowhere to go here")
+        raise InvalidError(
+            f"{goal.name} is a generator, and what it yields has nowhere to go here",
+            hint="Take its items in a local entrypoint: for item in ….remote_gen(...)",
+        )
     given = _parsed(goal, words, f"slipway run {ref}")
     if given is None:
         return
     result = _carry_out(loaded, goal, *given, quiet=quiet, timestamps=timestamps, runtime=runtime)
     if write_result is not None:
         _write(result, write_result)
-    elif result is not None and isinstance(goal, Function):
+    elif result is not None and not isinstance(goal, LocalEntrypoint):
         show_result(result)  # a local entrypoint prints what it has to say
 
 
 def _parsed(goal: Target, words: tuple[str, ...], program: str) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     """The arguments as the words on the command line say them, before anything is built; None after --help."""
-    command = command_for(inspect.unwrap(goal.raw), goal.name, lambda args, kwargs: (args, kwargs))
+    from slipway.loader import MethodTarget
+
+    of_class: list[inspect.Parameter] = []
+    if isinstance(goal, MethodTarget):
+        of_class = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if parameter.required else parameter.default,
+                annotation=kind,
+            )
+            for name, (kind, parameter) in goal.cls.parameters.items()
+        ]
+    command = command_for(
+        inspect.unwrap(goal.raw),
+        goal.name,
+        lambda args, kwargs: (args, kwargs),
+        before=of_class,
+        bound=isinstance(goal, MethodTarget),
+    )
     try:
         parsed = command.main(list(words), prog_name=program, standalone_mode=False)
     except click.exceptions.Exit:
@@ -98,9 +129,20 @@ def _carry_out(loaded: Loaded, goal: Target, args: tuple[Any, ...], kwargs: dict
 
 def _start_of(goal: Target) -> Callable[..., Any]:
     """What to call: the entrypoint right here, a function in a worker."""
-    from slipway.dsl.function import Function
+    from slipway.dsl.app import LocalEntrypoint
+    from slipway.loader import MethodTarget
 
-    return goal.remote if isinstance(goal, Function) else goal.raw
+    if isinstance(goal, LocalEntrypoint):
+        return goal.raw
+    if not isinstance(goal, MethodTarget):
+        return goal.remote
+
+    def start(*args: Any, **kwargs: Any) -> Any:
+        """Make the object, then call its method: their parameters came as one."""
+        obj = goal.cls(**{name: kwargs.pop(name) for name in goal.cls.parameters})
+        return getattr(obj, goal.method).remote(*args, **kwargs)
+
+    return start
 
 
 def called(start: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -6,7 +6,7 @@ import datetime
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import click
@@ -41,22 +41,32 @@ class WholeNumbers(click.ParamType):  # type: ignore[type-arg] # generic only in
 
 
 def command_for(
-    function: Callable[..., Any], name: str, run: Callable[[tuple[Any, ...], dict[str, Any]], Any]
+    function: Callable[..., Any],
+    name: str,
+    run: Callable[[tuple[Any, ...], dict[str, Any]], Any],
+    *,
+    before: Sequence[inspect.Parameter] = (),
+    bound: bool = False,
 ) -> click.Command:
     """A command whose options are the function's parameters and which calls `run(args, kwargs)`.
+
+    `before`: parameters that come with them, such as those of the class of a method; `bound`: the first one of the
+    function is the object, of which nobody is asked.
 
     >>> def greet(name: str, times: int = 1, loud: bool = False): ...
     >>> command = command_for(greet, "greet", lambda args, kwargs: kwargs)
     >>> command.main(["--name", "Ada", "--loud"], standalone_mode=False)
     {'name': 'Ada', 'times': 1, 'loud': True}
     """
-    parameters = inspect.signature(function).parameters.values()
+    own = list(inspect.signature(function).parameters.values())[1 if bound else 0 :]
     hints = _hints(function)
-    if [p.kind for p in parameters] == [inspect.Parameter.VAR_POSITIONAL]:
+    if [p.kind for p in (*before, *own)] == [inspect.Parameter.VAR_POSITIONAL]:
         return _passthrough(function, name, run)
-    options = [_option(p, hints.get(p.name, p.annotation), name) for p in parameters]
-    names = {option.name: p.name for option, p in zip(options, parameters, strict=True)}
-    positional = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_ONLY]
+    _refuse_twice(before, own, name)
+    options = [_option(p, p.annotation, name) for p in before]
+    options += [_option(p, hints.get(p.name, p.annotation), name) for p in own]
+    names = {option.name: p.name for option, p in zip(options, (*before, *own), strict=True)}
+    positional = [p.name for p in own if p.kind is inspect.Parameter.POSITIONAL_ONLY]
 
     def callback(**given: Any) -> Any:
         kwargs = {names[key]: value for key, value in given.items()}
@@ -65,6 +75,15 @@ def command_for(
     return click.Command(
         name, params=list(options), callback=callback, help=inspect.getdoc(function), no_args_is_help=False
     )
+
+
+def _refuse_twice(before: Sequence[inspect.Parameter], own: Sequence[inspect.Parameter], function: str) -> None:
+    both = {p.name for p in before} & {p.name for p in own}
+    for name in both:
+        raise InvalidError(
+            f"{function}: the class and the method both have a parameter {name!r}, and a command line has one place",
+            hint="Rename one of the two, or call the method from a local entrypoint.",
+        )
 
 
 def _passthrough(

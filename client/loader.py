@@ -6,10 +6,11 @@ import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.machinery import SourceFileLoader
+from inspect import isasyncgenfunction, isgeneratorfunction
 from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
 from typing import Any, NoReturn
@@ -18,11 +19,35 @@ from attrs import frozen
 
 from slipway.dsl import context
 from slipway.dsl.app import App, LocalEntrypoint
+from slipway.dsl.cls import Cls
 from slipway.dsl.declaration import Fault, Origin
 from slipway.dsl.errors import DeclarationError, Error, InvalidError, NotFoundError
 from slipway.dsl.function import Function
 
-Target = LocalEntrypoint[..., Any] | Function[..., Any, Any]
+
+@frozen
+class MethodTarget:
+    """A method of a class, which runs in a worker once an object is made: `cls(**parameters).name`."""
+
+    cls: Cls
+    method: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.cls.name}.{self.method}"
+
+    @property
+    def raw(self) -> Callable[..., Any]:
+        raw: Callable[..., Any] = self.cls.methods[self.method].target
+        return raw
+
+    @property
+    def is_generator(self) -> bool:
+        said = self.cls.methods[self.method].is_generator
+        return isgeneratorfunction(self.raw) or isasyncgenfunction(self.raw) if said is None else said
+
+
+Target = LocalEntrypoint[..., Any] | Function[..., Any, Any] | MethodTarget
 
 MOST_FRAMES = 6  # of the user's, when their file cannot be imported: one screen
 
@@ -281,6 +306,7 @@ def target(loaded: Loaded) -> Target:
     kinds: tuple[tuple[str, Mapping[str, Target]], ...] = (
         ("local entrypoints", app.entrypoints),
         ("functions", app.functions),
+        ("methods", _methods(app)),
     )
     for kind, members in kinds:
         if len(members) == 1:
@@ -298,21 +324,35 @@ def target(loaded: Loaded) -> Target:
 
 def _named(loaded: Loaded, name: str) -> Target:
     app = loaded.app
-    known: dict[str, Target] = {**app.functions, **app.entrypoints}
+    known: dict[str, Target] = {**app.functions, **app.entrypoints, **_methods(app)}
     if name in known:
         return known[name]
     variable: object = getattr(loaded.module, name, None)
     for value in known.values():
         if value is variable:  # the Python name of a function that is called otherwise
             return value
-    cls, dot, _ = name.partition(".")
-    if cls in app.classes:
-        what = "a method" if dot else "a class"
-        raise InvalidError(f"{name!r} is {what}, and running one comes with a later release", hint="Use a function.")
+    cls = app.classes.get(name)
+    if cls is not None:
+        return _only_method(loaded, cls)
     close = get_close_matches(name, known, n=1, cutoff=0.5)
     listed = ", ".join(known) or "none"
     plain = " (a plain function: it lacks @app.function())" if callable(variable) else ""
     raise NotFoundError(
         f"{loaded.ref} has no function or local entrypoint {name!r}{plain}",
         hint=(f"Did you mean {loaded.ref}::{close[0]}? " if close else "") + f"There are: {listed}",
+    )
+
+
+def _methods(app: App) -> dict[str, MethodTarget]:
+    """The methods of an app's classes, as `Class.method`."""
+    return {f"{cls.name}.{name}": MethodTarget(cls, name) for cls in app.classes.values() for name in cls.methods}
+
+
+def _only_method(loaded: Loaded, cls: Cls) -> MethodTarget:
+    if len(cls.methods) == 1:
+        return MethodTarget(cls, next(iter(cls.methods)))
+    named = "\n".join(f"  {loaded.ref}::{cls.name}.{name}" for name in cls.methods)
+    raise InvalidError(
+        f"{cls.name} has {len(cls.methods)} methods, and it isn't said which to run",
+        hint=f"Say one of:\n{named}" if named else "Decorate one with @slipway.method().",
     )

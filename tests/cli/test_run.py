@@ -34,6 +34,33 @@ def fails(x: int = 0):
     raise ValueError("told you so")
 
 
+@app.function()
+def counts(n: int):
+    yield from range(n)
+
+
+@app.cls()
+class Model:
+    size: str = slipway.parameter(default="small")
+    level: int = slipway.parameter()
+
+    @slipway.method()
+    def embed(self, text: str, times: int = 1):
+        'Say it.'
+        return f"{self.size} {self.level} {text * times}"
+
+    @slipway.method()
+    def words(self, size: str):
+        return size
+
+
+@app.cls()
+class Lone:
+    @slipway.method()
+    def only(self, *words):
+        return list(words)
+
+
 @app.local_entrypoint()
 def main(count: int = 3, loud: bool = False):
     results = list(square.map(range(count)))
@@ -63,7 +90,10 @@ class LocalSession:
     def __init__(self, _link: object) -> None: ...
 
     def call(self, function: FunctionRef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        app = next(app for app in reversed(registry.apps) if function.name in app.functions)
+        app = registry.apps[-1]
+        if function.method:
+            parameters = dict(function.variant.parameters) if function.variant else {}
+            return getattr(app.classes[function.name](**parameters), function.method).local(*args, **kwargs)
         return app.functions[function.name].raw(*args, **kwargs)
 
     async def call_aio(self, function: FunctionRef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -102,6 +132,26 @@ def test_an_async_entrypoint(slipway: Slipway) -> None:
 def test_a_function_prints_its_result(slipway: Slipway) -> None:
     assert slipway("run", "app.py::square", "--x", "7").out == "49\n"
     assert slipway("run", "app.py::app.square", "--x", "7").out == "49\n"
+
+
+def test_a_method_runs_with_the_parameters_of_its_class(slipway: Slipway) -> None:
+    assert slipway("run", "app.py::Model.embed", "--level", "3", "--text", "ab", "--times", "2").out == "small 3 abab\n"
+    out = slipway("run", "app.py::app.Model.embed", "--level", "3", "--text", "ab", "--size", "big").out
+    assert out == "big 3 ab\n"
+    shown = slipway("run", "app.py::Model.embed", "--help").out
+    assert "Say it." in shown and "--level INTEGER" in shown and "--self" not in shown
+    assert slipway("run", "app.py::Lone", "a", "--b").out == '["a", "--b"]\n'
+
+
+def test_methods_that_cannot_be_run_so(slipway: Slipway, running: FakeEngine) -> None:
+    assert "the class and the method both have a parameter 'size'" in slipway("run", "app.py::Model.words", code=1).err
+    err = slipway("run", "app.py::Model", code=1).err
+    assert "Model has 2 methods" in err and "app.py::Model.embed\n" in err
+    assert "Did you mean app.py::Model.embed?" in slipway("run", "app.py::Model.embd", code=1).err
+    assert "Missing option '--level'" in slipway("run", "app.py::Model.embed", "--text", "x", code=2).err
+    assert "counts is a generator" in slipway("run", "app.py::counts", "--n", "3", code=1).err
+    assert "--spawn" in slipway("run", "--detach", "app.py::main", code=1).err
+    assert running.asked == []
 
 
 def test_the_result_goes_to_a_file(slipway: Slipway) -> None:
