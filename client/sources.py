@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
@@ -17,6 +18,9 @@ from slipway.dsl.declaration import LocalSource, Origin, SourceDecl
 from slipway.dsl.errors import InvalidError, NotFoundError
 from slipway.dsl.items import Ignore
 from slipway.dsl.patterns import NEVER_SOURCE, FilePatternMatcher, pattern_set
+
+if TYPE_CHECKING:
+    from slipway.dsl.app import App
 
 ROOT = "/root"
 
@@ -57,7 +61,18 @@ def files_below(folder: str) -> Iterator[str]:
         yield from (name if inside == "." else f"{inside}/{name}" for name in names)
 
 
-# --- where a function's code is ------------------------------------------------------------------------
+# --- which file, and where a function's code is ------------------------------------------------------------
+
+
+def app_file(app: App) -> Path:
+    """The file that declares an app: where `App(...)` was said, or else the program. What is said at a prompt or in a
+    notebook is in none: then a name for it in the working folder, where its paths start."""
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    for file in (Path(app.origin.file), Path(main or "")):
+        if file.is_file():
+            return file.absolute()
+    notebook = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(os.environ.get("JPY_SESSION_NAME", "")).stem).strip("-.")
+    return Path.cwd() / (notebook or ("notebook" if "ipykernel" in sys.modules else "prompt"))
 
 
 def module_name(module: ModuleType) -> str:

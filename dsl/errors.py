@@ -7,13 +7,16 @@
     │  ├─ StalePlanError           the deployment moved on since the plan was made
     │  └─ PlanFormatError          damaged, foreign, or of another format
     ├─ NotFoundError, AlreadyExistsError
-    ├─ RuntimeUnavailable          a runtime or the engine cannot be reached: names the socket and what to try
+    ├─ ConnectionError             not the builtin
+    │  └─ RuntimeUnavailable       a runtime or the engine cannot be reached: names the socket and what to try
     ├─ VersionError                the engine that runs is of other code than this program
     ├─ ExecutionError              the call could not be made, or its outcome not be understood
-    ├─ SerializationError, DeserializationError
+    │  └─ DeserializationError     what was sent can't be read on the other side
+    ├─ SerializationError          what was to be sent can't be
     ├─ RemoteError                 the call ended without a result and without an exception of the user's
     │  ├─ ImageBuildError          a build step failed: `log` holds the end of its log
     │  ├─ CallLost                 the worker was lost: out of memory, killed, start-up failed
+    │  │  └─ EngineLost            the engine ended, or the connection to it did
     │  └─ CallCancelled
     ├─ TimeoutError                not the builtin, which `FunctionCall.get` raises for what is not over yet
     │  ├─ FunctionTimeoutError     an attempt took longer than the function's timeout
@@ -53,7 +56,13 @@ class DeclarationError(InvalidError):
 
     def __init__(self, faults: tuple[Fault, ...]) -> None:
         self.faults = faults
-        super().__init__("\n".join(f"{f.origin}: {f.address}: {f.summary}" for f in faults))
+        super().__init__("\n".join(map(_said, faults)))
+
+
+def _said(fault: Fault) -> str:
+    """A fault as a program that isn't the command line shows it."""
+    first = f"{fault.origin}: {fault.address}: {fault.summary}" if fault.address else f"{fault.origin}: {fault.summary}"
+    return "\n    ".join([first, *fault.found.splitlines(), *fault.hint.splitlines()])
 
 
 class PlanError(Error): ...
@@ -71,7 +80,10 @@ class NotFoundError(Error): ...
 class AlreadyExistsError(Error): ...
 
 
-class RuntimeUnavailable(Error): ...
+class ConnectionError(Error): ...
+
+
+class RuntimeUnavailable(ConnectionError): ...
 
 
 class VersionError(Error): ...
@@ -83,7 +95,7 @@ class ExecutionError(Error): ...
 class SerializationError(Error): ...
 
 
-class DeserializationError(Error): ...
+class DeserializationError(ExecutionError): ...
 
 
 class RemoteError(Error): ...
@@ -98,6 +110,9 @@ class ImageBuildError(RemoteError):
 
 
 class CallLost(RemoteError): ...
+
+
+class EngineLost(CallLost): ...
 
 
 class CallCancelled(RemoteError): ...

@@ -116,6 +116,7 @@ class ModelHome:
     def write(self, files: dict[str, str]) -> Path:
         """A new folder with these files."""
         folder = self.machine.folder / f"p{next(self._folders)}"
+        folder.mkdir()
         for name, text in files.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +134,9 @@ class ModelHome:
             text=True,
             timeout=300,
         )
-        assert code in (None, done.returncode), f"python {' '.join(argv)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert code in (None, done.returncode), (
+            f"python {' '.join(argv)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        )
         return Ran(done.returncode, done.stdout, done.stderr)
 
     def slipway(self, folder: Path, *argv: str, code: int | None = 0) -> Ran:

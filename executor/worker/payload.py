@@ -14,6 +14,7 @@ import pickle
 import struct
 import sys
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 from slipway.dsl.errors import SerializationError
@@ -98,7 +99,10 @@ def dump(value: Any) -> Packed:
         return False
 
     stream = io.BytesIO()
-    cloudpickle.Pickler(stream, protocol=5, buffer_callback=keep).dump(value)
+    pickler = cloudpickle.Pickler(stream, protocol=5, buffer_callback=keep)
+    if _main_name:
+        pickler.reducer_override = _MainReducer(_main_name, pickler.reducer_override)
+    pickler.dump(value)
     pickled = stream.getbuffer()
     if not buffers:
         return Packed([pickled])
@@ -186,6 +190,48 @@ class _MainUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
+class _MainReducer:
+    """Sends what the main file defines as a name in the module that it is in a worker, where that has it; so that
+    `isinstance` holds there too. Its value goes along for a worker that has no such module."""
+
+    def __init__(self, name: str, otherwise: Callable[[Any], Any]) -> None:
+        self._name = name
+        self._otherwise = otherwise
+
+    def __call__(self, value: Any) -> Any:
+        kind = type(value)
+        if (kind is FunctionType or issubclass(kind, type)) and value.__module__ == "__main__":
+            name = value.__qualname__
+            try:
+                if _attribute(sys.modules["__main__"], name) is value:
+                    return _of_main, (self._name, name, _by_value(value))
+            except AttributeError:
+                pass  # it is made within a function
+        return self._otherwise(value)
+
+
+def _attribute(module: Any, name: str) -> Any:
+    for part in name.split("."):
+        module = getattr(module, part)
+    return module
+
+
+def _by_value(value: Any) -> bytes:
+    from slipway.dsl.own import cloudpickle
+
+    data: bytes = cloudpickle.dumps(value, 5)
+    return data
+
+
+def _of_main(module: str, name: str, data: bytes) -> Any:
+    """What the caller's main file defines, as it is known here."""
+    try:
+        return _attribute(sys.modules["__main__" if module == _main_name else module], name)
+    except (KeyError, AttributeError):
+        return pickle.loads(data)  # noqa: S301 - as all of the payload
+
+
+_main_name = ""
 _unpickle: Callable[[memoryview, list[memoryview] | None], Any]
 
 
@@ -197,13 +243,15 @@ _unpickle = _unpickle_plain
 
 
 def look_into_main() -> None:
-    """From now on find the classes of the main file in `__main__` (a user's program does this, a worker does not)."""
+    """From now on find the classes of the main file in `__main__`, and send them by the name that they have in a
+    worker (a user's program does this, a worker does not)."""
     import re
 
-    global _unpickle
+    global _main_name, _unpickle
     name = main_module_name()
     if not name or name == "__main__":
         return
+    _main_name = name
     mark = re.compile(re.escape(name.encode()))  # searches without copying
 
     def unpickle(data: memoryview, buffers: list[memoryview] | None) -> Any:
