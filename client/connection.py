@@ -351,7 +351,7 @@ class Connection:
     # --- the end
 
     def _loss(self) -> errors.Error:
-        return errors.CallLost(self._lost, hint="The engine ended or was restarted; `slipway status` tells.")
+        return errors.EngineLost(self._lost, hint="The engine ended or was restarted; `slipway status` tells.")
 
     def _break(self, reason: str) -> None:
         """The connection is of no more use: everybody who waits hears it."""

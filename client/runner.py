@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -18,11 +17,15 @@ from .connection import Connection
 from .declare import declare
 from .engine_client import connect
 from .follow import Follower, OnEvent, print_event, print_line
+from .sources import app_file
 
 if TYPE_CHECKING:
     from slipway.dsl.app import App
 
+    from .session import EngineSession
 
+
+HURRY = 1.5  # seconds that somebody who pressed Ctrl-C waits for the app's end; without them the engine ends it, too
 CHOICES = ("SLIPWAY_RUNTIME", "DOCKER_HOST", "DOCKER_CONTEXT")  # which runtime, and where it is
 
 
@@ -62,6 +65,7 @@ class EphemeralRun:
         self._follower: Follower | None = None
         self._link: Connection | None = None
         self._id = ""
+        self.ended = False  # whether the engine has said so
 
     def __enter__(self) -> Running:
         request = declaration_request(self._app, self._file, runtime=self._runtime)
@@ -71,19 +75,32 @@ class EphemeralRun:
         except BaseException:
             self._leave()
             raise
+        return self._running(self._link)
+
+    def _running(self, link: Connection) -> Running:
         if self._on_line is not None:
-            self._follower = Follower(self._link, self._id, self._on_line)
-        return Running(app_id=self._id, session=_session(self._link))
+            self._follower = Follower(link, self._id, self._on_line)
+        return Running(app_id=self._id, session=_session(link))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if kind is not None and kind.__name__ in {"KeyboardInterrupt", "CancelledError"}:
+            ending = threading.Thread(target=self._end, name="slipway-end", daemon=True)
+            ending.start()
+            ending.join(HURRY)
+        else:
+            self._end()
+        self._leave()
+
+    def _end(self) -> None:
+        """Have the engine end the app; return when its workers are gone and their last lines are told."""
         link = self._link
         if link is not None and not link.closed:
             link.request("app.end", {"app": self._id})
+            self.ended = True
         if self._follower is not None:
             self._follower.finish()
-        self._leave()
 
     def _leave(self) -> None:
         if self._given is None and self._link is not None:
@@ -93,7 +110,15 @@ class EphemeralRun:
     async def __aenter__(self) -> Running:
         import asyncio  # a loop runs here, so it is loaded; a plan need not load it
 
-        return await asyncio.to_thread(self.__enter__)
+        # Not all of it in a thread: whoever is cancelled in the middle of a build would have to wait for its end.
+        request = await asyncio.to_thread(declaration_request, self._app, self._file, runtime=self._runtime)
+        self._link = self._given or await asyncio.to_thread(connect)
+        try:
+            self._id = (await self._link.request_aio("run", request, on_event=self._on_event))["app"]
+        except BaseException:
+            self._leave()
+            raise
+        return self._running(self._link)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -108,7 +133,7 @@ class ProgramRunner:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._session: Session | None = None
+        self._session: EngineSession | None = None
 
     def run(self, app: App, *, name: str | None, detach: bool) -> EphemeralRun:
         if name is not None or detach:
@@ -118,10 +143,7 @@ class ProgramRunner:
         return EphemeralRun(app, app_file(app))
 
     def deploy(self, app: App, *, name: str, tag: str, strategy: str) -> None:
-        if name != app.name or tag:
-            raise InvalidError(
-                "app.deploy(name=, tag=) is not in this release", hint="Name the app: slipway.App(name)."
-            )
+        _check_deploy(app, name, tag)
         link = connect()
         try:
             plan = link.request("plan", declaration_request(app, app_file(app)) | {"save": True})
@@ -132,27 +154,31 @@ class ProgramRunner:
     async def deploy_aio(self, app: App, *, name: str, tag: str, strategy: str) -> None:
         import asyncio
 
-        await asyncio.to_thread(self.deploy, app, name=name, tag=tag, strategy=strategy)
+        _check_deploy(app, name, tag)
+        request = await asyncio.to_thread(declaration_request, app, app_file(app))
+        link = await asyncio.to_thread(connect)
+        try:
+            plan = await link.request_aio("plan", request | {"save": True})
+            await link.request_aio("apply", {"id": plan["id"]})
+        finally:
+            link.close()
 
-    def session(self) -> Session:
+    def session(self) -> EngineSession:
+        """One for the program; another where the engine of that one has gone, or this process was forked."""
         with self._lock:
-            if self._session is None:
-                self._session = _session(connect())
+            if self._session is None or self._session.connection.closed:
+                from .lasting import LastingSession  # takes a while to import, and a plan needs none
+
+                self._session = LastingSession(connect(), self.session)
             return self._session
+
+
+def _check_deploy(app: App, name: str, tag: str) -> None:
+    if name != app.name or tag:
+        raise InvalidError("app.deploy(name=, tag=) is not in this release", hint="Name the app: slipway.App(name).")
 
 
 def _session(link: Connection) -> Session:
     from .session import EngineSession  # a plan needs none, and it takes a while to import
 
     return EngineSession(link)
-
-
-def app_file(app: App) -> Path:
-    """The file that declares an app: where `App(...)` was said, or else the program."""
-    file = Path(app.origin.file)
-    if file.is_file():
-        return file.absolute()
-    main = getattr(sys.modules.get("__main__"), "__file__", None)
-    if main is None:
-        raise InvalidError("the app was declared where there is no file", hint="Put it in a file and import that.")
-    return Path(main).absolute()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from local_runtime import LocalProcessRuntime
+from small_ledger import SmallLedger
 
 from slipway.compiler.facts import BaseFact
 from slipway.executor.dispatch import Dispatcher, Ears
@@ -26,7 +27,7 @@ from slipway.executor.placement import PoolLimits
 from slipway.executor.pool import Pool, PoolSpec
 from slipway.executor.ports import CallRow, ContainerSpec
 from slipway.executor.worker import package
-from slipway.executor.worker.frames import PROTOCOL, Frame, Kind
+from slipway.executor.worker.frames import PROTOCOL, Flag, Frame, Kind
 from slipway.executor.worker.host import FunctionStart, Place, WorkerSpec
 from slipway.executor.worker.logs import Line
 from slipway.executor.worker.wire import Listener, Wire
@@ -64,10 +65,19 @@ def pool_spec(root: Path, function: str, limits: PoolLimits, *, module: str = "a
     return PoolSpec(key=f"{APP} {function}", app=APP, function=function, limits=limits, worker=worker)
 
 
-def input_of(dispatcher: Dispatcher, pool: Pool, frame: Frame, fd: int, send: Send) -> Input:
+def input_of(dispatcher: Dispatcher, pool: Pool, frame: Frame, fd: int, send: Send, call: int = 0) -> Input:
     """What a CALL asks for, as the engine makes it."""
-    number = dispatcher.numbers.next_input()
-    return Input(number, pool, send, ident=frame.id, payload=frame.payload, fd=fd, fd_length=frame.fd_length)
+    return Input(
+        dispatcher.numbers.next_input(),
+        pool,
+        send,
+        call=call,
+        ident=frame.id,
+        payload=frame.payload,
+        fd=fd,
+        fd_length=frame.fd_length,
+        parent=frame.call,
+    )
 
 
 class SmallEngine:
@@ -80,10 +90,16 @@ class SmallEngine:
         self.lines: list[tuple[str, Line]] = []
         self.records: list[CallRow] = []
         self.socket_path = home / "engine.sock"
-        self._channels: list[PoolSpec] = []
+        self._channels: list[tuple[PoolSpec, int]] = []  # with the number of the call that all inputs are of, or 0
+        self.open_channels = 0
+        self.taken: list[int] = []  # items of generators, as their consumers told of them
+        self.inputs: list[Input] = []
+        self.told: dict[str, Any] = {"queued": 1, "running": 2, "workers": 3, "headroom": 4}
         place = Place(runtime=self.runtime, run=home / "run", code=code)
         ears = Ears(on_records=self.records.extend, on_line=self._on_line, on_client=self._on_client)
         self.dispatcher = Dispatcher(place, WallClock(), ears)
+        self.ledger = SmallLedger(self.dispatcher)
+        self._asking: set[asyncio.Task[None]] = set()
         self._listener = Listener(self.socket_path, self._serve)
         self._wires: set[Wire] = set()
 
@@ -98,11 +114,17 @@ class SmallEngine:
 
         def on_frame(frame: Frame, fd: int) -> None:
             if frame.kind == Kind.CALL:
-                pool = self.dispatcher.open_pool(self._channels[frame.channel])
-                given = input_of(self.dispatcher, pool, frame, fd, wire.send)
+                spec, together = self._channels[frame.channel]
+                pool = self.dispatcher.open_pool(spec)
+                if frame.flags & Flag.DURABLE:
+                    self.ledger.take(pool, frame, fd, together, wire.send)
+                    return
+                given = input_of(self.dispatcher, pool, frame, fd, wire.send, together)
                 calls[frame.id] = given.number
+                self.inputs.append(given)
                 self.dispatcher.submit(given)
             elif frame.kind == Kind.TAKEN and frame.id in calls:
+                self.taken.append(frame.channel)
                 self.dispatcher.taken(calls[frame.id], frame.channel)
             elif frame.kind == Kind.CANCEL and frame.id in calls:
                 self.dispatcher.cancel(calls[frame.id], force=bool(frame.flags & 8))
@@ -122,13 +144,30 @@ class SmallEngine:
 
     def _request(self, wire: Wire, frame: Frame) -> None:
         params = json.loads(bytes(frame.payload))
+
+        def answer(ident: int, value: dict[str, Any]) -> None:
+            kind = Kind.FAULT if "type" in value else Kind.REPLY
+            wire.send(Frame(kind, ident, json.dumps({"hint": "", **value} if kind == Kind.FAULT else value).encode()))
+
         if params["method"] == "function.open" and params["function"] in self.specs:
-            self._channels.append(self.specs[params["function"]])
+            spec = self.specs[params["function"]]
+            together = self.ledger.open() if params.get("together") else 0
+            self._channels.append((spec, together))
+            self.open_channels += 1
             wire.send(Frame(Kind.EVENT, frame.id, b'{"event": "opening"}'))
-            wire.send(Frame(Kind.REPLY, frame.id, json.dumps({"channel": len(self._channels) - 1}).encode()))
+            reply = {"channel": len(self._channels) - 1, "is_generator": spec.worker.function.is_generator}
+            answer(frame.id, {**reply, "call": f"fc-{together:x}"} if together else reply)
+        elif params["method"] == "function.close":
+            self.open_channels -= 1
+            answer(frame.id, {})
+        elif params["method"] == "function.stats":
+            answer(frame.id, self.told)
+        elif params["method"].startswith("call."):
+            task = asyncio.get_running_loop().create_task(self.ledger.answer(frame.id, params, answer, wire.send))
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
         else:
-            fault = {"type": "NotFoundError", "message": f"no {params['method']}", "hint": "look"}
-            wire.send(Frame(Kind.FAULT, frame.id, json.dumps(fault).encode()))
+            answer(frame.id, {"type": "NotFoundError", "message": f"no {params['method']}", "hint": "look"})
 
     def hang_up(self) -> None:
         for wire in tuple(self._wires):
@@ -138,6 +177,8 @@ class SmallEngine:
     async def close(self) -> None:
         self.hang_up()
         self._listener.close()
+        for task in self._asking:
+            task.cancel()
         await self.dispatcher.close()
         await self.runtime.close()
 
