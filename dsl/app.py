@@ -279,6 +279,9 @@ class App:
         main = getattr(sys.modules.get("__main__"), "__file__", None) or self.origin.file
         return os.path.splitext(os.path.basename(main))[0]  # noqa: PTH119, PTH122 - pathlib is imported for nothing else
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (self.name,)
+
     def __repr__(self) -> str:
         return f"App({self.name!r})" if self.name else "App()"
 
@@ -363,6 +366,11 @@ class App:
 
         fault = Fault(severity=severity, address=address, summary=summary, found=found, hint=hint, origin=origin)
         self.faults.append(fault)
+
+
+def _restore(name: str | None) -> App:
+    """An app from a pickle: the one that this process has declared, else its name alone."""
+    return next((app for app in reversed(registry.apps) if app.name == name), None) or App(name)
 
 
 class Deploy:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve, field, frozen
 
 from . import declaration as decl
+from . import inside
 from .inside import Imports
 from .items import (
     BUILD_FOLDER,
@@ -471,6 +472,9 @@ class Image(Imports):
     def _add(self, step: decl.Step, options: StepArguments, **more: Any) -> Image:
         item = make_item(step, options, force=self.force, **more)
         return evolve(self, items=(*self.items, item), force=self.force or item.step.options.force_build)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return inside.Image, ()  # in a worker it is what the worker is in, and there is no more to say of it
 
     def __repr__(self) -> str:
         return f"<Image {', '.join((self.base.KIND, *(step_name(item.step) for item in self.items)))}>"

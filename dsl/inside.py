@@ -143,6 +143,15 @@ class Volume(Folder, Told, metaclass=_Remembered):
         return self.with_mount_options(read_only=True)
 
 
+def volume(name: str) -> Any:
+    """A volume from a pickle, as it is here."""
+    if context.is_inside():
+        return Volume.from_name(name)
+    from .volume import Volume as Handle
+
+    return Handle.from_name(name)
+
+
 class Secret(Told, metaclass=_Remembered):
     def __init__(self, *args: object, _made_by: str = "", **options: object) -> None:
         self.made = _made_by, args, options

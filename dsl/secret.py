@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from attrs import field, frozen
 
+from . import inside
 from .declaration import Origin
 from .later import Later
 from .origin import here, invalid
@@ -80,6 +82,9 @@ class Secret:
         Secret.from_name(openai-api-key)
         """
         return cls(kind="name", name=name, keys=tuple(required_keys), origin=here())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return inside.Secret, ()  # without its values, which are to be nowhere but in the environment of workers
 
     def __repr__(self) -> str:
         said = {

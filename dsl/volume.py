@@ -8,6 +8,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 
+from . import inside
 from .declaration import VolumeDecl
 from .inside import Folder
 from .origin import checked_name, here, invalid
@@ -63,6 +64,9 @@ class Volume(Folder):
     @property
     def name(self) -> str:
         return self.decl.name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return inside.volume, (self.name,)
 
     def __repr__(self) -> str:
         return f"Volume.from_name({self.name!r})"
