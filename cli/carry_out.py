@@ -30,7 +30,10 @@ def last_plan() -> dict[str, Any]:
 def carry_out(link: Connection, request: dict[str, Any], *, as_json: bool = False) -> int:
     """Apply the plan that a request names; returns the exit code."""
     with Screen(err=as_json) as screen:
-        reply = link.request("apply", request, on_event=screen.on_event)
+        try:
+            reply = link.request("apply", request, on_event=screen.on_event)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("interrupted; finished layers are kept for the next apply") from None
     if as_json:
         sys.stdout.write(json.dumps(reply) + "\n")
     else:

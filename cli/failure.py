@@ -15,7 +15,7 @@ import click
 import slipway
 from slipway.dsl.errors import DeclarationError, Error, ImageBuildError, InternalError
 
-from .output import Line, nearby, show
+from .output import Line, is_terminal, nearby, show
 
 if TYPE_CHECKING:  # every command imports this file, and few have anything to tell
     import traceback
@@ -53,7 +53,10 @@ def report(error: BaseException) -> int:
         show([(("error: ", "error"), error.format_message())], err=True)
         return 1
     if isinstance(error, KeyboardInterrupt | click.Abort):
-        show([("interrupted",)], err=True)
+        cause = error.__cause__ if isinstance(error, click.Abort) else error
+        if cause is error and is_terminal(sys.stderr):
+            sys.stderr.write("\n")  # "^C" stands on the line; where click has told of it, it has ended the line
+        show([(str(cause or "") or "interrupted",)], err=True)
         return 130
     if isinstance(error, BrokenPipeError):
         # Whoever read our output has had enough. Python would complain once more when it closes stdout.

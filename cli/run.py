@@ -123,8 +123,11 @@ def _carry_out(loaded: Loaded, goal: Target, args: tuple[Any, ...], kwargs: dict
     with connect() as link, Screen(err=True, quiet=how["quiet"]) as screen:
         runner = WatchingRunner(link, screen, file=loaded.path, **how)
         set_runner(lambda: runner)
-        with loaded.app.run():
-            return called(_start_of(goal), args, kwargs)
+        try:
+            with loaded.app.run():
+                return called(_start_of(goal), args, kwargs)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(runner.interrupted()) from None
 
 
 def _start_of(goal: Target) -> Callable[..., Any]:

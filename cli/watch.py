@@ -37,9 +37,10 @@ class WatchingRunner(ProgramRunner):
         self._runtime = runtime
         self._quiet = quiet
         self._timestamps = timestamps
+        self._run: WatchedRun | None = None
 
     def run(self, app: App, *, name: str | None, detach: bool) -> EphemeralRun:
-        return WatchedRun(
+        self._run = WatchedRun(
             app,
             self._file,
             self._link,
@@ -48,6 +49,14 @@ class WatchingRunner(ProgramRunner):
             quiet=self._quiet,
             timestamps=self._timestamps,
         )
+        return self._run
+
+    def interrupted(self) -> str:
+        """What became of the app when somebody pressed Ctrl-C."""
+        run = self._run
+        if run is None or not run.started:
+            return "interrupted; finished layers are kept for the next time"
+        return f"interrupted; {run.name} {'has ended' if run.ended else 'is being ended'}"
 
 
 class WatchedRun(EphemeralRun):
@@ -66,6 +75,8 @@ class WatchedRun(EphemeralRun):
     ) -> None:
         on_line = None if quiet else self._print
         super().__init__(app, file, connection=link, runtime=runtime, on_event=screen.on_event, on_line=on_line)
+        self.name = app.name
+        self.started = False
         self._screen = screen
         self._timestamps = timestamps
         # What a program reads is the same from run to run, and workers are called otherwise in each.
@@ -73,6 +84,7 @@ class WatchedRun(EphemeralRun):
 
     def __enter__(self) -> Running:
         running = super().__enter__()
+        self.started = True
         return Running(app_id=running.app_id, session=cast("Session", Watched(running.session, self._screen)))
 
     def _print(self, line: dict[str, Any]) -> None:

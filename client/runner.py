@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from slipway.compiler.encode import to_wire
 from slipway.dsl import context
-from slipway.dsl.errors import InvalidError
+from slipway.dsl.errors import Error, InvalidError
 from slipway.dsl.session import Running, Session
 
 from .connection import Connection
@@ -86,7 +87,7 @@ class EphemeralRun:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if kind is not None and kind.__name__ in {"KeyboardInterrupt", "CancelledError"}:
-            ending = threading.Thread(target=self._end, name="slipway-end", daemon=True)
+            ending = threading.Thread(target=self._try_to_end, name="slipway-end", daemon=True)
             ending.start()
             ending.join(HURRY)
         else:
@@ -102,6 +103,10 @@ class EphemeralRun:
         if self._follower is not None:
             self._follower.finish()
 
+    def _try_to_end(self) -> None:
+        with suppress(Error):  # the connection went first, and the app goes with it
+            self._end()
+
     def _leave(self) -> None:
         if self._given is None and self._link is not None:
             self._link.close()
@@ -112,13 +117,14 @@ class EphemeralRun:
 
         # Not all of it in a thread: whoever is cancelled in the middle of a build would have to wait for its end.
         request = await asyncio.to_thread(declaration_request, self._app, self._file, runtime=self._runtime)
-        self._link = self._given or await asyncio.to_thread(connect)
+        link = self._given or await asyncio.to_thread(connect)
+        self._link = link
         try:
-            self._id = (await self._link.request_aio("run", request, on_event=self._on_event))["app"]
+            self._id = (await link.request_aio("run", request, on_event=self._on_event))["app"]
         except BaseException:
             self._leave()
             raise
-        return self._running(self._link)
+        return self._running(link)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
