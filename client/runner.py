@@ -117,7 +117,7 @@ class EphemeralRun:
 
         # Not all of it in a thread: whoever is cancelled in the middle of a build would have to wait for its end.
         request = await asyncio.to_thread(declaration_request, self._app, self._file, runtime=self._runtime)
-        link = self._given or await asyncio.to_thread(connect)
+        link: Connection = self._given or await asyncio.to_thread(connect)
         self._link = link
         try:
             self._id = (await link.request_aio("run", request, on_event=self._on_event))["app"]
