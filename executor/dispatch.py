@@ -302,7 +302,8 @@ class Dispatcher:
         pool.workers[action.worker].recall(action.call, self._inputs[action.call].sequence)
 
     def _do_interrupt(self, pool: Pool, action: Interrupt) -> None:
-        pool.workers[action.worker].interrupt(action.call)
+        given = self._inputs.get(action.call)  # one that took too long is over, and may run all the same
+        pool.workers[action.worker].interrupt(action.call, 0 if given is None else given.sequence)
 
     def _do_end(self, pool: Pool, action: End) -> None:
         self._end(action.call, action.outcome, action.reason.encode(), action.reason)

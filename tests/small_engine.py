@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import json
 import os
-import shutil
 import socket
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from local_runtime import LocalProcessRuntime
+from our_code import our_code as our_code
 from small_ledger import SmallLedger
 
 from slipway.compiler.facts import BaseFact
@@ -33,14 +31,6 @@ from slipway.executor.worker.logs import Line
 from slipway.executor.worker.wire import Listener, Wire
 
 APP = "app"
-
-
-@cache
-def our_code() -> Path:
-    """Our own package as workers get it, made once for all tests of this run."""
-    folder = Path(tempfile.mkdtemp(prefix="slipway-code-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return package.prepare(folder)
 
 
 class WallClock:

@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from small_engine import our_code
+from our_code import our_code
 
 from slipway.executor.worker import failure, payload
 from slipway.executor.worker.frames import Flag, Frame, Kind, Outcome, pack
@@ -156,11 +156,8 @@ class Rig:
         """What has been printed since this was last asked: stream, input, text."""
         lines: list[Line] = []
         for stream, fd in self._pipes.items():
-            try:
-                while data := os.read(fd, 1 << 16):
-                    lines += self._splitter.feed(stream, data)
-            except BlockingIOError:
-                pass
+            while select.select([fd], [], [], 0)[0] and (data := os.read(fd, 1 << 16)):
+                lines += self._splitter.feed(stream, data)
         self.lines += lines
         return [(line.stream, line.call, line.text) for line in lines]
 

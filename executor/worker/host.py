@@ -275,7 +275,7 @@ class Worker:
             self._link = Wire(sock, self._on_frame, self._on_hang_up)
             for stream, end in enumerate(self._pipes.open(), start=1):
                 self._link.send(Frame(Kind.STREAM, channel=stream, flags=_FD), end)
-            self._link.send(Frame(Kind.START, payload=self._spec.function.message(self.log_token)))
+            self._link.send(Frame(Kind.START, payload=self._spec.function.message(self.log_token, self.name)))
         elif role == "control" and self._control is None:
             self._control = Wire(sock, self._on_control, lambda _reason: None)
             self._settle()
@@ -343,9 +343,10 @@ class Worker:
         if self._control is not None:
             self._control.send(Frame(Kind.RECALL, call, b"", sequence))
 
-    def interrupt(self, call: int) -> None:
+    def interrupt(self, call: int, sequence: int) -> None:
+        """Have an input given up, also one that the worker has not read yet."""
         if self._control is not None:
-            self._control.send(Frame(Kind.CANCEL, call, b"", 0, int(Flag.FORCE)))
+            self._control.send(Frame(Kind.CANCEL, call, b"", sequence, int(Flag.FORCE)))
 
     async def wait_ended(self) -> str:
         """Wait until the worker's process is gone; return why, in words."""

@@ -65,7 +65,7 @@ class Carrier:
 
     def begin(self, job: Job) -> None:
         """The user's code comes next."""
-        if job.cancelled and job.given_up:
+        if job.cancelled:
             raise InputCancellation("the call was cancelled")
 
     def pause(self) -> None:
@@ -140,7 +140,7 @@ class MainCarrier(Carrier):
         if self.ending is not None:
             self.current = None
             raise KeyboardInterrupt
-        if job.cancelled and job.given_up:
+        if job.cancelled:
             self.current = None
             raise InputCancellation("the call was cancelled")
 
@@ -174,7 +174,7 @@ class MainCarrier(Carrier):
         job = self.current
         if self.ending is not None:
             self._break_off()
-        elif job is not None and job.given_up:
+        elif job is not None and job.cancelled:
             self.current = None
             raise InputCancellation("the call was cancelled")
 

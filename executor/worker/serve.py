@@ -7,6 +7,7 @@ second connection, which a thread of its own reads, so that the main thread spen
 
 from __future__ import annotations
 
+import atexit
 import errno
 import fcntl
 import json
@@ -46,7 +47,8 @@ def main(folder: str) -> None:
     """Connect to the engine, get ready, serve until the engine closes the connection."""
     path = f"{folder}/engine.sock"
     token = os.environ.pop(TOKEN_VARIABLE, "")
-    link = join(path, "worker", token)
+    _Last.link = link = join(path, "worker", token)
+    atexit.register(_die)  # first, so that it comes last
     try:
         start = _await_start(link)
     except StreamClosed:
@@ -67,7 +69,7 @@ def main(folder: str) -> None:
         else:  # this is a fork of the template
             path, token = f"{folder}/{order.socket}", order.token
             os.environ.update(order.env)
-            link = join(path, "worker", token)
+            _Last.link = link = join(path, "worker", token)
             try:
                 _introduce(_await_start(link), path)
             except StreamClosed:
@@ -88,6 +90,8 @@ def _done(work: Callable[[], None], link: Stream, printed: output.Output) -> boo
     """Do a part of the start; False where it raised, which the engine has been told."""
     try:
         work()
+    except KeyboardInterrupt:
+        raise  # a signal ends the worker before it has begun
     except BaseException as error:  # noqa: BLE001 - the user's own code runs here, which may raise anything
         refuse(link, printed, error)
         return False
@@ -127,8 +131,7 @@ def serve(link: Stream, path: str, token: str, served: Served, printed: output.O
             print(f"{served.name} closed file descriptors that are not its own", file=sys.stderr)  # noqa: T201
             code = 1
     _end(served, printed)
-    if number:
-        die_by(number)
+    _Last.signal = number
     if code:
         sys.exit(code)
 
@@ -159,6 +162,20 @@ def join(path: str, role: str, token: str) -> Stream:
     hello = {"protocol": PROTOCOL, "role": role, "token": token, "pid": os.getpid()}
     link.send(pack(Frame(Kind.HELLO, payload=json.dumps(hello).encode())))
     return link
+
+
+class _Last:
+    """What the end of the process, after the user's own atexit functions and threads, needs."""
+
+    link: Stream | None = None  # open until then: the engine kills a worker that has hung up
+    signal = 0
+
+
+def _die() -> None:
+    if _Last.signal:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        die_by(_Last.signal)  # so that the engine knows what ended it
 
 
 def _await_start(link: Stream) -> dict[str, Any]:

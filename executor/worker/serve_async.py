@@ -134,7 +134,7 @@ class AsyncServer(Server):
                 error = raised
             if os.getpid() != self.pid:
                 self.leave_fork(error)
-            broken_off = isinstance(error, asyncio.CancelledError) and not job.given_up
+            broken_off = isinstance(error, asyncio.CancelledError) and not job.cancelled
             if not (broken_off and (self.main.ending is not None or self.ended is not None)):  # else it is for another
                 self.finish(job, value, error)
             if isinstance(error, ENDS):
@@ -149,7 +149,7 @@ class AsyncServer(Server):
     async def _call(self, job: Job) -> Any:
         target = job.target
         args, kwargs = self.arguments(job)
-        if job.cancelled and job.given_up:
+        if job.cancelled:
             raise asyncio.CancelledError
         made = target.function(*args, **kwargs)
         if target.is_generator:

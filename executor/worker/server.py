@@ -42,7 +42,7 @@ Piece = tuple[Frame, int]  # an input as it came, with its descriptor
 class Job:
     """An input under way, or the inputs of a batch: what becomes of one call of the user's function."""
 
-    cancelled: frozenset[int] = frozenset()  # those of its inputs that are to be given up
+    cancelled = False  # nobody waits for it any more (of a batch: for any of its inputs)
     credit: Credit | None = None  # of a generator
     interrupt: Callable[[], object] | None = None  # where it runs: have it look whether it is given up
 
@@ -50,11 +50,6 @@ class Job:
         self.pieces = pieces
         self.ident = pieces[0][0].id  # what it prints is said to be the first one's
         self.target = target
-
-    @property
-    def given_up(self) -> bool:
-        """Whether nobody wants it any more: a batch goes on as long as somebody does."""
-        return len(self.cancelled) == len(self.pieces)
 
     def enter(self) -> None:
         """Say whose code runs from here on, in this thread or task."""
@@ -148,11 +143,9 @@ class Server:
         if wrong and not readable:
             raise wrong[0][1]
         for (frame, _), error in wrong:
-            with self.lock:
-                self.jobs.pop(frame.id)
-                job.cancelled -= {frame.id}
-                job.pieces = readable
+            self.jobs.pop(frame.id, None)
             self.answer(frame.id, Outcome.RAISED, failure.pack(error, printed=True))
+        job.pieces = readable
         return together(job.target.function, inputs, job.target.name)
 
     def _read(self, job: Job, piece: Piece) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -203,13 +196,14 @@ class Server:
                 raise
             except Exception as unpicklable:  # noqa: BLE001 - pickling a result runs its own code
                 error = unpicklable
-        quiet = job.given_up and failure.is_cancellation(error)
-        packed = b"" if quiet else failure.pack(error, printed=True)
+        if not job.cancelled:
+            outcome, packed = Outcome.RAISED, failure.pack(error, printed=True)
+        else:
+            outcome, packed = Outcome.CANCELLED, CUT_OFF
+            if not failure.is_cancellation(error):
+                failure.show(error)  # of the clean-up, which nobody hears of otherwise
         for frame, _ in job.pieces:
-            if frame.id in job.cancelled:
-                self.answer(frame.id, Outcome.CANCELLED, CUT_OFF)
-            else:
-                self.answer(frame.id, Outcome.RAISED, packed)
+            self.answer(frame.id, outcome, packed)
 
     def _returned(self, call: int, value: Any, target: Target) -> None:
         self.answer(call, Outcome.RETURNED, payload.dump_or_refuse(value, f"the result of {target.name}"))
@@ -278,8 +272,8 @@ class Server:
             job = self.jobs.get(ident)
             if job is None:
                 return
-            job.cancelled |= {ident}
-        if job.given_up and job.interrupt is not None:
+            job.cancelled = True
+        if job.interrupt is not None:
             job.interrupt()
 
     def cut_off(self) -> None:
