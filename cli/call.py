@@ -79,7 +79,10 @@ def call_function(ctx: click.Context, arguments: str, as_json: bool, spawn: bool
         ident = called(found.spawn, args, kwargs).object_id
         click.echo(json.dumps(ident) if as_json else ident)
         return
-    result = called(found.remote, args, kwargs)
+    try:
+        result = called(found.remote, args, kwargs)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; the call was given up") from None
     if as_json:
         click.echo(_as_json(result))
     elif result is not None:

@@ -13,6 +13,7 @@ import socket
 import threading
 import weakref
 from collections import deque
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from slipway.executor.worker.stream import NO_FD, Stream, StreamClosed
 from .replies import OnEvent, error_of, take_reply
 from .waiter import Mailbox, Waiter
 
+HURRY = 1.5  # seconds that an interrupted program waits for the engine; what it does not see, the engine does anyway
 _CALL = int(Kind.CALL)
 _RESULT = int(Kind.RESULT)
 _MORE = int(Flag.MORE)
@@ -106,15 +108,32 @@ class Connection:
         waiter = Waiter()
         ident = self.begin(waiter, method, params)
         try:
-            while True:
-                reply = take_reply(self._next(waiter)[0], on_event)
-                if reply is not None:
-                    return reply
-        except BaseException:
+            return self._reply(waiter, on_event)
+        except BaseException as error:
             self.cancel([ident])
+            if isinstance(error, KeyboardInterrupt):
+                self._see_given_up(waiter)
             raise
         finally:
             self.forget(ident)
+
+    def _reply(self, waiter: Waiter, on_event: OnEvent | None) -> dict[str, Any]:
+        while True:
+            reply = take_reply(self._next(waiter)[0], on_event)
+            if reply is not None:
+                return reply
+
+    def _see_given_up(self, waiter: Waiter) -> None:
+        """Wait a moment for the engine to say so: whoever pressed Ctrl-C then finds nothing left of it. Another Ctrl-C
+        ends this, too."""
+
+        def wait() -> None:
+            with suppress(errors.Error, TimeoutError):
+                self._reply(waiter, None)
+
+        thread = threading.Thread(target=wait, name="slipway-interrupted", daemon=True)
+        thread.start()
+        thread.join(HURRY)
 
     async def request_aio(self, method: str, params: dict[str, Any], on_event: OnEvent | None = None) -> dict[str, Any]:
         """As `request`, without blocking the loop."""

@@ -14,7 +14,7 @@ from slipway.dsl import context
 from slipway.dsl.errors import Error, InvalidError
 from slipway.dsl.session import Running, Session
 
-from .connection import Connection
+from .connection import HURRY, Connection
 from .declare import declare
 from .engine_client import connect
 from .follow import Follower, OnEvent, print_event, print_line
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from .session import EngineSession
 
 
-HURRY = 1.5  # seconds that somebody who pressed Ctrl-C waits for the app's end; without them the engine ends it, too
 CHOICES = ("SLIPWAY_RUNTIME", "DOCKER_HOST", "DOCKER_CONTEXT")  # which runtime, and where it is
 
 
@@ -117,7 +116,9 @@ class EphemeralRun:
 
         # Not all of it in a thread: whoever is cancelled in the middle of a build would have to wait for its end.
         request = await asyncio.to_thread(declaration_request, self._app, self._file, runtime=self._runtime)
-        link: Connection = self._given or await asyncio.to_thread(connect)
+        link = self._given
+        if link is None:
+            link = await asyncio.to_thread(connect)
         self._link = link
         try:
             self._id = (await link.request_aio("run", request, on_event=self._on_event))["app"]
