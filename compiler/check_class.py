@@ -24,8 +24,6 @@ def check_class(function: FunctionDecl, say: Say) -> None:
             found=", ".join(names),
             hint="Move the batched method into a class of its own.",
         )
-    if function.batching is not None and function.concurrency.max_inputs > 1:
-        say("a class is concurrent or batched, not both", hint="Leave one of the two decorators out.")
     for parameter in function.parameters:
         _check_parameter(parameter, say)
     if len({parameter.name for parameter in function.parameters}) < len(function.parameters):

@@ -121,6 +121,9 @@ def _check_autoscaling(scaling: Autoscaling, say: Say) -> None:
 
 def _check_concurrency(function: FunctionDecl, say: Say) -> None:
     most, target = function.concurrency.max_inputs, function.concurrency.target_inputs
+    if most > 1 and function.batching is not None:
+        found = f"max_inputs={most}, max_batch_size={function.batching.max_batch_size}"
+        say("it is concurrent and batched, and can be only one", found=found, hint="Leave one of the two out.")
     if most < 1:
         say("max_inputs is less than 1", found=most, hint="Write @concurrent(max_inputs=1) or more.")
     elif target is not None and not 1 <= target <= most:

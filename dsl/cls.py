@@ -13,7 +13,7 @@ from .origin import here, invalid, text_argument
 from .session import worker_app
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from typing import Unpack
 
     from .app import App
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from .instance import LocalInstance
     from .options import FunctionSettings
     from .variant import Value, Variant, VariantArguments
-
-MOST_PARAMETERS = 16 << 10  # bytes, of names and values together
 
 
 class Cls:
@@ -226,9 +224,10 @@ class Cls:
                 raise invalid(
                     f"{self.name}({name}={value!r:.60}): the parameter is {a}, this is of type {type(value).__name__}"
                 )
-        if size_of(given) > MOST_PARAMETERS:
+        size, most = hooks.size_of(given), hooks.MOST_PARAMETERS
+        if size > most:
             raise invalid(
-                f"the parameters of {self.name} take {size_of(given)} bytes, and at most {MOST_PARAMETERS} are allowed",
+                f"the parameters of {self.name} take {size} bytes, and at most {most} are allowed",
                 hint="Pass big values as arguments of a method, or read them from a volume.",
             )
         return given
@@ -240,19 +239,6 @@ class Cls:
             f"{n}: {t.__name__}{'' if p.required else f' = {p.default!r}'}" for n, (t, p) in self.parameters.items()
         )
         return f"Its parameters: {', '.join(said)}." if self.parameters else "It has no parameters."
-
-
-def size_of(parameters: Mapping[str, Value]) -> int:
-    """How much parameters take, in bytes.
-
-    >>> size_of({"size": "small", "level": 12, "key": b"abc"})
-    22
-    """
-    total = 0
-    for name, value in parameters.items():
-        text = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
-        total += len(name.encode()) + len(text)
-    return total
 
 
 class Obj:

@@ -6,16 +6,18 @@ Nothing here waits, sleeps, opens or spawns. Workers look here too, so it import
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .origin import invalid
 
 if TYPE_CHECKING:
     from .declaration import Batching, Concurrency, EndpointDecl
+    from .variant import Value
 
 METHODS = ("method", "batched", "endpoint")  # the roles of what can be called from outside
 TYPES = {"str": str, "int": int, "bool": bool, "bytes": bytes}
+MOST_PARAMETERS = 16 << 10  # bytes, of names and values together
 
 
 class Partial:
@@ -163,6 +165,19 @@ def parameters(user_class: type) -> dict[str, tuple[type, Parameter]]:
         for name, value in members.items()
         if isinstance(value, Parameter) and value.init
     }
+
+
+def size_of(parameters: Mapping[str, Value]) -> int:
+    """How much parameters take, in bytes.
+
+    >>> size_of({"size": "small", "level": 12, "key": b"abc"})
+    22
+    """
+    total = 0
+    for name, value in parameters.items():
+        text = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
+        total += len(name.encode()) + len(text)
+    return total
 
 
 def _type_of(user_class: type, name: str, parameter: Parameter) -> type:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from attrs import evolve, field, frozen
 
 from slipway.compiler.encode import loads
 from slipway.compiler.nodes import BundleSpec, FunctionSpec, Graph, Node, SecretSpec
-from slipway.dsl.declaration import Resources
+from slipway.compiler.variants import base, vary
+from slipway.dsl.declaration import Resources, VolumeDecl
 from slipway.dsl.errors import NotFoundError
+from slipway.dsl.variant import Value
 
 from .bundle import Bundles
 from .home import Home
@@ -19,6 +23,7 @@ from .ports import ContainerSpec, Deployment, Limits, Mount
 from .steps import IS_REMOTE
 from .store.seal import Seal
 from .store.state import State
+from .volumes import Volumes
 from .worker.host import TOKEN_VARIABLE, FunctionStart, WorkerSpec
 
 APP_VARIABLE = "SLIPWAY_APP"
@@ -50,6 +55,7 @@ class Launcher:
         self._state = state
         self._seal = seal
         self._bundles = bundles
+        self._volumes = Volumes(home.volumes, state)
 
     async def deployed(self, deployment: Deployment) -> LiveApp:
         """What is in force for an app."""
@@ -68,6 +74,50 @@ class Launcher:
             if isinstance(node.spec, FunctionSpec)
         }
         return LiveApp(id=ident, name=graph.app, serial=serial, runtime=graph.runtime, graph=graph, pools=pools)
+
+    async def variant(self, live: LiveApp, function: str, opening: Mapping[str, Any]) -> PoolSpec:
+        """The pool that a request "function.open" asks for: that of the function itself, or one of its own. Volumes
+        that are to be made are. Raises `InvalidError` for what can't be, and `NotFoundError` for a missing volume."""
+        plain = live.pools[function]
+        node = next(node for node in live.graph.nodes if node.digest == plain.key.split(" ")[1])
+        assert isinstance(node.spec, FunctionSpec), "the digest is that of a function"
+        varied = vary(node.spec, opening)
+        if varied == base(node.spec):
+            return plain
+        for volume in varied.volumes:
+            await self._ready(volume)
+        folders = {volume.name: volume.folder for volume in await self._state.volumes()}
+        container = self._container(live.id, live.name, nodes_of(live.graph), node, varied.function, folders)
+        worker = evolve(
+            plain.worker,
+            container=container,
+            function=_start(live.name, varied.function, varied.parameters),
+            gpus=varied.function.resources.gpus,
+            startup_timeout=_startup(varied.function),
+        )
+        if varied.secrets is not None:
+            values = [dict(secret) for secret in varied.secrets]
+            worker = evolve(worker, env=_private(values), secrets=_hidden(values))
+        if varied.env:
+            env = dict(varied.env)
+            worker = evolve(
+                worker,
+                env=tuple({**dict(worker.env), **dict(_private([env]))}.items()),
+                secrets=tuple(sorted({*worker.secrets, *_hidden([env])})),
+            )
+        digest = varied.digest(lambda values: self._seal.mac("variant", values))
+        return evolve(
+            plain,
+            key=f"{plain.key} {digest}",
+            limits=limits_of(varied.function, cores=os.cpu_count() or 1, ephemeral=live.is_ephemeral),
+            worker=worker,
+        )
+
+    async def _ready(self, volume: VolumeDecl) -> None:
+        """Make sure that a volume and the folder in it are there."""
+        if not volume.create_if_missing:
+            await self._volumes.path(volume.name)
+        await self._volumes.ensure(volume.name, (volume.sub_path,) if volume.sub_path else ())
 
     async def _secrets(self, graph: Graph) -> dict[str, dict[str, str]]:
         found = {}
@@ -91,13 +141,16 @@ class Launcher:
     ) -> PoolSpec:
         parts = image_parts(nodes, node.address)
         values = [secrets[slot] for slot in function.secrets]
+        plain = base(function)
+        if plain is None:  # nothing can be started of a class before it is known with which parameters
+            function = evolve(function, autoscaling=evolve(function.autoscaling, min_containers=0))
         worker = WorkerSpec(
             container=self._container(app, name, nodes, node, function, volumes),
-            function=_start(name, function),
+            function=_start(name, function, () if plain is None else plain.parameters),
             env=_private(values),
-            secrets=tuple(sorted({value for secret in values for value in secret.values()})),
+            secrets=_hidden(values),
             gpus=function.resources.gpus,
-            startup_timeout=(function.startup_timeout_ms or function.timeout_ms) / 1000,
+            startup_timeout=_startup(function),
             cwd=parts.config.workdir,
         )
         return PoolSpec(
@@ -149,7 +202,12 @@ def container_of(app: str, nodes: Nodes, node: Node, function: FunctionSpec, bun
     )
 
 
-def _start(app: str, function: FunctionSpec) -> FunctionStart:
+def _startup(function: FunctionSpec) -> float:
+    """The seconds that a worker may take to start."""
+    return (function.startup_timeout_ms or function.timeout_ms) / 1000
+
+
+def _start(app: str, function: FunctionSpec, parameters: tuple[tuple[str, Value], ...]) -> FunctionStart:
     return FunctionStart(
         app=app,
         name=function.name,
@@ -158,7 +216,11 @@ def _start(app: str, function: FunctionSpec) -> FunctionStart:
         is_async=function.is_async,
         is_generator=function.is_generator,
         serialized=function.serialized,
+        methods=tuple((method.name, method.is_async, method.is_generator) for method in function.methods),
+        parameters=parameters,
         concurrency=function.concurrency.max_inputs,
+        batched=function.batching is not None,
+        snapshot=function.memory_snapshot,
         session=SESSION,
     )
 
@@ -186,6 +248,11 @@ def _private(secrets: list[dict[str, str]]) -> tuple[tuple[str, str], ...]:
     """The secrets in their order: what comes later wins. They win over the settings too, but for ours."""
     env = {key: value for secret in secrets for key, value in secret.items()}
     return tuple((key, value) for key, value in env.items() if key not in OURS)
+
+
+def _hidden(secrets: list[dict[str, str]]) -> tuple[str, ...]:
+    """The values that must not appear in a log."""
+    return tuple(sorted({value for secret in secrets for value in secret.values()}))
 
 
 def _threads(cpu_milli: int | None) -> list[tuple[str, str]]:

@@ -378,7 +378,7 @@ def test_a_class_is_called_one() -> None:
         ({"methods": (EMBED, MethodDecl(name="b")), "batching": Batching(max_batch_size=2, wait_ms=1)}, "no other"),
         (
             {"batching": Batching(max_batch_size=2, wait_ms=1), "concurrency": Concurrency(max_inputs=2)},
-            "a class is concurrent or batched, not both",
+            "it is concurrent and batched, and can be only one",
         ),
         (
             {
