@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from .dual import twin_of
 from .errors import DeprecationError
@@ -13,8 +13,6 @@ from .origin import here
 if TYPE_CHECKING:
     from .autoscaler import Autoscaler, FunctionStats
     from .session import FunctionRef, Session
-
-S = TypeVar("S", bound="Scaled")
 
 
 class Scaled:
@@ -91,14 +89,14 @@ class Scaled:
         session, ref = self.target("get_current_stats")
         return stats_of(session.ask_of(ref, "function.stats", {}))
 
-    async def _hydrate_aio(self: S, client: Any = None) -> S:
+    async def _hydrate_aio(self, client: object = None) -> Any:
         session, ref = self.target("hydrate")
         await session.ask_of_aio(ref, "function.stats", {})
         return self
 
     @twin_of(_hydrate_aio)
-    def hydrate(self: S, client: Any = None) -> S:
-        """Look it up now, not when it is first called. Raises `NotFoundError`."""
+    def hydrate(self, client: object = None) -> Any:
+        """Look it up now, not when it is first called, and return it. Raises `NotFoundError`."""
         session, ref = self.target("hydrate")
         session.ask_of(ref, "function.stats", {})
         return self
