@@ -10,7 +10,7 @@ from slipway.executor.worker import payload
 from slipway.executor.worker.frames import Flag, Frame, Kind, Outcome
 
 from .outbox import Outbox
-from .packing import unpack_result
+from .packing import calling_input, unpack_result
 from .replies import Pending, take_reply
 from .waiter import Mailbox, Waiter
 
@@ -130,12 +130,15 @@ class _Fetches:
     def __init__(self, connection: Connection, waiter: Waiter) -> None:
         self._connection = connection
         self._waiter = waiter
+        self._parent = calling_input()  # whose worker is as good as idle while it waits
         self._places: dict[int, int] = {}  # id of the request → the caller's number for it
 
     def ask(self, place: int, call: str, index: int, timeout: float | None = None) -> None:
         params: dict[str, Any] = {"call": call, "index": index}
         if timeout is not None:
             params["timeout_ms"] = int(min(timeout, 1e9) * 1000)
+        if self._parent:
+            params["parent"] = self._parent
         self._places[self._connection.begin(self._waiter, "call.get", params)] = place
 
     def __len__(self) -> int:

@@ -102,7 +102,7 @@ class Autoscaler:
         if least is not None and most is not None and least > most:
             raise invalid(f"min_containers={least} is above max_containers={most}")
         if window is not None:
-            said["scaledown_window"] = checked_seconds("scaledown_window", window, 2, 3600) / 1000
+            said["scaledown_window"] = -(-checked_seconds("scaledown_window", window, 2, 3600) // 1000)
         return said
 
 

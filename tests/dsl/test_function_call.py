@@ -133,7 +133,7 @@ def test_bounding_workers(runner: LocalRunner) -> None:
     with pytest.warns(DeprecationError, match=r"query.update_autoscaler.* is called query.autoscaler.update"):
         query.update_autoscaler(max_containers=4, buffer_containers=0)
     assert [params for method, params in runner.session_.requests if method == "function.scale"] == [
-        {"min_containers": 2, "scaledown_window": 2.5},
+        {"min_containers": 2, "scaledown_window": 3},
         {"max_containers": 4, "buffer_containers": 0},
     ]
 
