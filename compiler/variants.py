@@ -79,15 +79,16 @@ def vary(function: FunctionSpec, opening: Mapping[str, Any]) -> Varied:
     (90000, True)
     """
     parameters = _parameters(function, _table(opening, "parameters"))
-    options = _table(opening, "options")
+    options = dict(_table(opening, "options"))
+    secrets, env = options.pop("secrets", None), options.pop("env", None)
     changed, volumes = _with_options(function, options)
-    secrets, env = opening.get("secrets"), opening.get("env")
+    known = _table(opening, "secrets")
     said = Varied(
         function=changed,
         parameters=parameters,
         volumes=volumes,
-        secrets=None if secrets is None else tuple(_values(one) for one in _list(secrets, "secrets")),
-        env=_values(env or {}),
+        secrets=None if secrets is None else tuple(_values(known, slot) for slot in _list(secrets, "secrets")),
+        env=() if env is None else _values(known, env),
     )
     plain = base(function)
     if plain is not None and said == plain:
@@ -206,7 +207,7 @@ def _option(name: str, value: Any) -> Any:
     elif name == "volumes":
         return tuple(sorted((_volume(item) for item in _list(value, "volumes")), key=lambda pair: pair[0]))
     else:
-        hint = f"Options are {', '.join((*WHOLE, 'gpus', 'volumes'))}."
+        hint = f"Options are {', '.join((*WHOLE, 'gpus', 'volumes', 'secrets', 'env'))}."
         raise InvalidError(f"function.open: there is no option {name!r:.60}", hint=hint)
     raise InvalidError(f"function.open: the option {name} can't be {value!r:.60}")
 
@@ -264,8 +265,9 @@ def _list(value: Any, name: str) -> list[Any]:
     return list(value)
 
 
-def _values(given: Any) -> Values:
-    """Values of environment variables, by name. No error shows one."""
+def _values(known: Mapping[str, Any], slot: Any) -> Values:
+    """The values of environment variables that a slot holds, by name. No error shows one."""
+    given = known.get(slot) if isinstance(slot, str) else None
     if not isinstance(given, dict):
         raise InvalidError("function.open: the values of a secret are no object")
     for key, value in given.items():

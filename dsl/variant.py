@@ -60,14 +60,20 @@ class Variant:
         """Its part of the request "function.open". Bytes go as {"base64": …}. `values_of` reads a secret's values
         where they are not in it: of a file, of the environment."""
         said: dict[str, Any] = {}
+        options, values = dict(self.options), {}
+        if self.secrets is not None:
+            read = values_of or _own_values
+            values = {str(number): dict(read(secret)) for number, secret in enumerate(self.secrets)}
+            options["secrets"] = list(values)
+        if self.env:
+            options["env"] = "env"
+            values["env"] = dict(self.env)
         if self.parameters:
             said["parameters"] = {name: _plain(value) for name, value in self.parameters}
-        if self.options:
-            said["options"] = dict(self.options)
-        if self.secrets is not None:
-            said["secrets"] = [dict((values_of or _own_values)(secret)) for secret in self.secrets]
-        if self.env:
-            said["env"] = dict(self.env)
+        if options:
+            said["options"] = options
+        if values:
+            said["secrets"] = values
         return said
 
 

@@ -203,18 +203,22 @@ def test_a_generator_is_not_tried_again() -> None:
 
 @pytest.mark.parametrize("values", [{"A": 1}, {"A": "\0"}, {"1A": "x"}, {"A": "x" * 32_769}, "text", {"A": "\ud800"}])
 def test_values_that_can_not_be(values: Any) -> None:
-    for opening in ({"env": values}, {"secrets": [values]}):
+    for options in ({"env": "a"}, {"secrets": ["a"]}):
         with pytest.raises(InvalidError, match=r"function\.open"):
-            vary(PLAIN, opening)
+            vary(PLAIN, {"options": options, "secrets": {"a": values}})
     with pytest.raises(InvalidError, match="'secrets' is no list"):
-        vary(PLAIN, {"secrets": {"A": "1"}})
+        vary(PLAIN, {"options": {"secrets": "a"}, "secrets": {"a": {"A": "1"}}})
+    with pytest.raises(InvalidError, match="the values of a secret are no object"):
+        vary(PLAIN, {"options": {"secrets": ["b"]}})
 
 
 json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
 )
-NAMES = st.sampled_from(["timeout_ms", "gpus", "volumes", "max_inputs", "cpu_milli", "max_retries", "wait_ms"])
+NAMES = st.sampled_from(
+    ["timeout_ms", "gpus", "volumes", "max_inputs", "cpu_milli", "max_retries", "wait_ms", "env", "secrets"]
+)
 
 
 @given(
@@ -224,7 +228,6 @@ NAMES = st.sampled_from(["timeout_ms", "gpus", "volumes", "max_inputs", "cpu_mil
             "options": st.dictionaries(NAMES, json) | json,
             "parameters": st.dictionaries(st.sampled_from(sorted(DEFAULTS)), json) | json,
             "secrets": json,
-            "env": json,
         },
     )
 )

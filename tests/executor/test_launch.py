@@ -150,13 +150,15 @@ def test_a_variant_has_what_it_says_and_the_rest_of_the_function(tmp_path: Path)
             "max_containers": 7,
             "volumes": [["/data", "data", True, "sub", True]],
         }
-        made = await launcher.variant(live, "f", {"options": said, "env": {"A": "new-value"}})
+        made = await launcher.variant(
+            live, "f", {"options": {**said, "env": "e"}, "secrets": {"e": {"A": "new-value"}}}
+        )
         assert made.limits.timeout == 5.0 and made.limits.max_workers == 7 and made.limits.min_workers == 0
         worker = made.worker
         assert worker.container.limits.cpu_milli == 2000 and worker.gpus == ("T4",) and worker.startup_timeout == 5.0
         assert dict(worker.container.env)["OMP_NUM_THREADS"] == "2"
         (mount,) = worker.container.mounts
-        assert (mount.target, mount.read_only) == ("/data", True) and os.path.isdir(mount.source)  # noqa: ASYNC240, PTH112
+        assert (mount.target, mount.read_only) == ("/data", True) and os.path.isdir(mount.source)  # noqa: ASYNC240
         assert worker.env == (("A", "new-value"),) and "new-value" in worker.secrets
         with pytest.raises(NotFoundError, match="no volume other"):
             await launcher.variant(live, "f", {"options": {"volumes": [["/data", "other", False, None, False]]}})
@@ -167,11 +169,12 @@ def test_a_variant_has_what_it_says_and_the_rest_of_the_function(tmp_path: Path)
 def test_secrets_of_a_variant_replace_and_its_env_is_laid_over_all(tmp_path: Path) -> None:
     async def act(launcher: Launcher, live: LiveApp) -> None:
         size = {"parameters": {"size": "x"}}
-        laid = await launcher.variant(live, "Model", {**size, "env": {"KEY": "mine", "SLIPWAY_APP": "no"}})
+        values = {"e": {"KEY": "mine", "SLIPWAY_APP": "no"}, "0": {"KEY": "one"}, "1": {"KEY": "two", "MORE": "three"}}
+        laid = await launcher.variant(live, "Model", {**size, "options": {"env": "e"}, "secrets": values})
         assert dict(laid.worker.env) == {"TOKEN": "first-value", "KEY": "mine"}
         assert set(laid.worker.secrets) >= {"first-value", "second-value", "mine"}
-        secrets = [{"KEY": "one"}, {"KEY": "two", "MORE": "three"}]
-        replaced = await launcher.variant(live, "Model", {**size, "secrets": secrets})
+        both = {"options": {"secrets": ["0", "1"]}, "secrets": values}
+        replaced = await launcher.variant(live, "Model", {**size, **both})
         assert dict(replaced.worker.env) == {"KEY": "two", "MORE": "three"}
         assert set(replaced.worker.secrets) == {"one", "two", "three"}
         assert "three" not in replaced.key and len({laid.key, replaced.key}) == 2
