@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from slipway.dsl import context
 from slipway.dsl.declaration import Fault, SecretDecl
 from slipway.dsl.errors import Error, InvalidError, NotFoundError
 from slipway.dsl.secret import KEY, Secret
@@ -58,6 +59,8 @@ class Slots:
 def values_of(secret: Secret) -> dict[str, str]:
     """The values of a secret, read now. Errors name keys and places, never a value."""
     if secret.kind == "environ":
+        if not context.is_local():
+            return {}  # the environment that was meant is that of the program
         missing = [key for key in secret.keys if key not in os.environ]
         if missing:
             raise InvalidError(

@@ -43,7 +43,7 @@ class Cls:
     >>> Model.predict
     Traceback (most recent call last):
     ...
-    AttributeError: ...: Model.predict is a method: make an object first, Model(...).predict
+    AttributeError: ...: Model.predict is a method: make an object first, Model().predict
     """
 
     lookup = Later("Cls.lookup", "Use Cls.from_name.")
@@ -183,7 +183,7 @@ class Cls:
             raise AttributeError(f"Cls has no attribute {name!r}")
         value = None if self._user_class is None else getattr(self._user_class, name, None)
         if self._user_class is None or name in self.methods:
-            way = f"make an object first, {self.name}(...).{name}"
+            way = f"make an object first, {self.name}().{name}"
             raise AttributeError(f"{here()}: {self.name}.{name} is a method: {way}", name=name, obj=self)
         if isinstance(value, hooks.Partial):
             raise AttributeError(f"{here()}: {self.name}.{name} is a hook, which a worker calls", name=name, obj=self)
@@ -213,10 +213,10 @@ class Cls:
                 if name not in self.parameters:
                     near = get_close_matches(name, self.parameters, n=1)
                     hint = f"Did you mean {near[0]!r}?" if near else self._usage()
-                    raise TypeError(f"{here()}: {self.name}() has no parameter {name!r}. {hint}")
+                    raise invalid(f"{self.name}() has no parameter {name!r}", hint=hint)
             missing = [n for n, (_, p) in self.parameters.items() if p.required and n not in given]
             if missing:
-                raise TypeError(f"{here()}: {self.name}() lacks {', '.join(missing)}. {self._usage()}")
+                raise invalid(f"{self.name}() lacks {', '.join(missing)}", hint=self._usage())
         for name, value in given.items():
             wanted = self.parameters[name][0] if self._user_class is not None else None
             if type(value) is not wanted and (wanted is not None or type(value) not in hooks.TYPES.values()):

@@ -186,7 +186,7 @@ def _type_of(user_class: type, name: str, parameter: Parameter) -> type:
     owner = next(kind for kind in user_class.__mro__ if name in vars(kind))
     annotations = getattr(owner, "__annotations__", {})
     if name not in annotations:
-        raise invalid(f"the parameter {said} has no type", hint=f"Write {name}: str = slipway.parameter(...).")
+        raise invalid(f"the parameter {said} has no annotation", hint=f"Write {name}: str = slipway.parameter(...).")
     annotation = annotations[name]
     found = _evaluated(annotation, owner) if isinstance(annotation, str) else annotation
     if not isinstance(found, type) or TYPES.get(found.__name__) is not found:

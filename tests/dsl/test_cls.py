@@ -120,7 +120,7 @@ def test_an_app_knows_its_classes() -> None:
 
 def test_a_class_is_not_an_object() -> None:
     assert Model.WIDTH == 7 and Model.helper(1) == 2
-    with pytest.raises(AttributeError, match=r"Model.embed is a method: make an object first, Model\(...\).embed"):
+    with pytest.raises(AttributeError, match=r"Model.embed is a method: make an object first, Model\(\).embed"):
         _ = Model.embed
     with pytest.raises(AttributeError, match="is a hook"):
         _ = Model.load
@@ -135,13 +135,13 @@ def test_a_class_is_not_an_object() -> None:
 def test_parameters_are_checked() -> None:
     with pytest.raises(InvalidError, match="takes its parameters by name"):
         Model("large")
-    with pytest.raises(TypeError, match=r"no parameter 'sise'. Did you mean 'size'"):
+    with pytest.raises(InvalidError, match=r"no parameter 'sise'\nDid you mean 'size'"):
         Model(sise="large")
     with pytest.raises(InvalidError, match="the parameter is of type str, this is of type int"):
         Model(size=3)
     with pytest.raises(InvalidError, match="of type int, this is of type bool"):
         Model(level=True)
-    with pytest.raises(TypeError, match="no parameter 'hidden'"):
+    with pytest.raises(InvalidError, match="no parameter 'hidden'"):
         Model(hidden="x")
     with pytest.raises(InvalidError, match="take 16388 bytes, and at most 16384"):
         Model(size="x" * 16384)
@@ -153,7 +153,7 @@ def test_a_parameter_without_a_default_is_wanted() -> None:
         name: str = slipway.parameter()
 
     made = slipway.App("x").cls(serialized=True)(Needs)
-    with pytest.raises(TypeError, match=r"Needs\(\) lacks name. Its parameters: name: str."):
+    with pytest.raises(InvalidError, match=r"Needs\(\) lacks name\nIts parameters: name: str."):
         made()
     assert made(name="a").name == "a", "a parameter may be called as something of ours"
 
@@ -407,7 +407,7 @@ def test_classes_that_can_not_be() -> None:
     assert "for a whole class, not for one method like Model.work" in refused(cls_of(work=alone))
     assert "of type float" in refused(cls_of(__annotations__={"size": float}, size=slipway.parameter()))
     assert "of type Unknown" in refused(cls_of(__annotations__={"size": "Unknown"}, size=slipway.parameter()))
-    assert "has no type" in refused(cls_of(size=slipway.parameter()))
+    assert "has no annotation" in refused(cls_of(size=slipway.parameter()))
     mixed = cls_of(__annotations__={"size": "int"}, size=slipway.parameter(default="x"))
     assert "is 'x', which is no int" in refused(mixed)
     generator = slipway.method(is_generator=True)(work)
