@@ -40,7 +40,7 @@ class FunctionRef(NamedTuple):
         """The parameters of the request "function.open". `values_of` reads the values of a secret."""
         request: dict[str, Any] = {"app": self.app, "function": self.name}
         if self.method:
-            request["method"] = self.method
+            request["member"] = self.method  # "method" is that of the request
         return request if self.variant is None else request | self.variant.opening(values_of)
 
 

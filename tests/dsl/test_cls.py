@@ -346,7 +346,7 @@ def test_in_a_worker(in_worker: Callable[[Running], None]) -> None:
     assert served.embed.target("remote")[1].opening() == {
         "app": "ap-1",
         "function": "Model",
-        "method": "embed",
+        "member": "embed",
         "parameters": {"level": 3},
     }
 
@@ -358,7 +358,7 @@ def test_a_class_that_came_by_value_has_a_handle_too(in_worker: Callable[[Runnin
     assert repr(served.embed) == "<Function Base.embed>" and served.embed.local("x") == "base x"
     assert served.embed.target("remote")[1].app == "ap-1"
     again = pickle.loads(pickle.dumps(served.embed))
-    assert again.target("remote")[1].opening() == {"app": "ap-1", "function": "Base", "method": "embed"}
+    assert again.target("remote")[1].opening() == {"app": "ap-1", "function": "Base", "member": "embed"}
     with pytest.raises(ExecutionError, match="not a class in the container"):
         instance.loaded(3, "Base")
 
