@@ -1,4 +1,4 @@
-"""A home for the conformance suite: one engine a runtime, its apps run or deployed once, and a way to talk to workers."""
+"""A home for the conformance suite: one engine, apps that run or are deployed once, and a way to talk to workers."""
 
 from __future__ import annotations
 

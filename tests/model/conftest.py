@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from machine import Machine
 from model_home import ModelHome, Scratch
 
 from slipway.dsl import session
+
+LONGEST = 60  # seconds; nothing here takes a tenth of it
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -43,10 +46,20 @@ def shared_home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 
 
 @pytest.fixture
-def home(shared_home: ModelHome) -> ModelHome:
-    """The home of one runtime: a test that asks for it runs on each."""
+def home(shared_home: ModelHome) -> Iterator[ModelHome]:
+    """The home of one runtime: a test that asks for it runs on each, and fails where it hangs."""
     shared_home.enter()
-    return shared_home
+    before = signal.signal(signal.SIGALRM, _give_up)
+    signal.alarm(LONGEST)
+    try:
+        yield shared_home
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _give_up(number: int, frame: object) -> None:
+    raise AssertionError(f"no end in {LONGEST} s")
 
 
 @pytest.fixture

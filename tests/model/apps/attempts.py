@@ -63,7 +63,7 @@ def deaf() -> None:
     while True:
         try:
             time.sleep(600)
-        except BaseException:
+        except BaseException:  # noqa: BLE001, PERF203 - that is what it is for
             pass
 
 
@@ -113,7 +113,7 @@ def deaf_to_cancellation(key: str) -> None:
     while True:
         try:
             time.sleep(600)
-        except BaseException:
+        except BaseException:  # noqa: BLE001, PERF203 - that is what it is for
             pass
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import secrets
 import threading
 from typing import Any
 
@@ -14,6 +14,8 @@ import slipway
 image = slipway.Image.debian_slim().add_local_python_source("scratch")
 volume = slipway.Volume.from_name("scratch", create_if_missing=True)
 app = slipway.App("classes", image=image, volumes={"/scratch": volume})
+
+TOKEN = secrets.token_hex()  # of this process, however it came to be
 
 
 class Base:
@@ -66,7 +68,7 @@ class Model(Base):
     @slipway.method()
     def here(self) -> dict[str, Any]:
         return {
-            "pid": os.getpid(),
+            "token": TOKEN,
             "self": id(self),
             "main": threading.current_thread() is threading.main_thread(),
             "size": self.size,

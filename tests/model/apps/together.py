@@ -10,6 +10,7 @@ import slipway
 
 app = slipway.App("together")
 barrier = threading.Barrier(3)
+everybody = asyncio.Event()
 arrived = 0
 
 
@@ -28,8 +29,9 @@ def threads(x: int) -> tuple[int, int, str, str]:
 async def tasks(x: int) -> tuple[int, int, str]:
     global arrived
     arrived += 1
-    while arrived < 3:
-        await asyncio.sleep(0.001)
+    if arrived == 3:
+        everybody.set()
+    await everybody.wait()
     return x, id(asyncio.get_running_loop()), str(slipway.current_input_id())
 
 
