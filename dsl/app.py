@@ -20,6 +20,8 @@ from .session import Running, the_runner
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from typing_extensions import dataclass_transform
+
     from .cls import Cls
     from .declaration import Fault, Origin
     from .hooks import Partial
@@ -32,6 +34,17 @@ P = ParamSpec("P")
 R = TypeVar("R")
 TAG = r"[A-Za-z0-9._-]{1,63}"
 APP_ID = r"ap-[a-zA-Z0-9]{22}"
+
+
+if TYPE_CHECKING:
+    # So that an editor knows what `Model(size=...)` takes. (mypy does not ask a method for this.)
+    from .partial import parameter
+
+    _with_parameters = dataclass_transform(kw_only_default=True, field_specifiers=(parameter,))
+else:
+
+    def _with_parameters(method: Any) -> Any:
+        return method
 
 
 class FunctionDecorator(Protocol):
@@ -153,6 +166,7 @@ class App:
 
         return decorate  # type: ignore[return-value] # the overloads say which function gives which handle
 
+    @_with_parameters
     def cls(self, *wrong: object, **options: Unpack[ClsArguments]) -> Callable[[Any], Cls]:
         """Make a class part of the app: its objects' methods run in workers, which each hold one object.
 
