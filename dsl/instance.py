@@ -22,14 +22,19 @@ if TYPE_CHECKING:
     from .variant import Value
 
 
-def loaded(found: object, name: str) -> tuple[type, Cls]:
-    """The class that a name of the user's module stands for, and its handle; `name` is what the app calls it."""
+def loaded(found: object, name: str, opening: Mapping[str, Any] | None = None) -> tuple[type, Cls]:
+    """The class that a name of the user's module stands for, and its handle; `name` is what the app calls it. `opening`
+    is that of the variant that the worker serves: the methods of its object lead to workers of the same kind."""
     from .cls import Cls
 
-    if isinstance(found, Cls) and found.has_code:
-        return found.user_class, found
     if isinstance(found, type):
-        return found, Cls(name=name, user_class=found)
+        found = Cls(name=name, user_class=found)
+    if isinstance(found, Cls) and found.has_code:
+        if opening:
+            from .variant import said_by
+
+            return found.user_class, found._varied(said_by(opening))
+        return found.user_class, found
     raise ExecutionError(f"{name} is not a class in the container, but {found!r}")
 
 

@@ -77,6 +77,29 @@ class Variant:
         return said
 
 
+def said_by(opening: Mapping[str, Any]) -> Variant:
+    """The variant of which this is the opening, but for its parameters.
+
+    >>> varied = with_options(None, timeout=60, env={"A": "1"})
+    >>> said_by(varied.opening()) == varied
+    True
+    """
+    from .secret import Secret
+
+    options, values = dict(opening.get("options", {})), opening.get("secrets", {})
+    slots, env = options.pop("secrets", None), options.pop("env", None)
+    made = () if slots is None else (Secret(kind="dict", values=tuple(values[slot].items())) for slot in slots)
+    return Variant(
+        options=tuple(sorted((name, _frozen(value)) for name, value in options.items())),
+        secrets=None if slots is None else tuple(made),
+        env=() if env is None else tuple(sorted(values[env].items())),
+    )
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
+
+
 def _plain(value: Value) -> Any:
     return {"base64": b64encode(value).decode("ascii")} if isinstance(value, bytes) else value
 

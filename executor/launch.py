@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from attrs import evolve, field, frozen
@@ -28,6 +30,7 @@ from .worker.host import TOKEN_VARIABLE, FunctionStart, WorkerSpec
 
 APP_VARIABLE = "SLIPWAY_APP"
 OURS = (IS_REMOTE[0], APP_VARIABLE, TOKEN_VARIABLE)
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 SESSION = "slipway.session:connect_worker"  # what makes a worker's way to call other functions
 
 
@@ -91,7 +94,7 @@ class Launcher:
         worker = evolve(
             plain.worker,
             container=container,
-            function=_start(live.name, varied.function, varied.parameters),
+            function=_start(live.name, varied.function, varied.parameters, opening),
             gpus=varied.function.resources.gpus,
             startup_timeout=_startup(varied.function),
         )
@@ -207,7 +210,10 @@ def _startup(function: FunctionSpec) -> float:
     return (function.startup_timeout_ms or function.timeout_ms) / 1000
 
 
-def _start(app: str, function: FunctionSpec, parameters: tuple[tuple[str, Value], ...]) -> FunctionStart:
+def _start(
+    app: str, function: FunctionSpec, parameters: tuple[tuple[str, Value], ...], opening: Mapping[str, Any] = NOTHING
+) -> FunctionStart:
+    changed = {name: opening[name] for name in ("options", "secrets") if opening.get(name)}
     return FunctionStart(
         app=app,
         name=function.name,
@@ -222,6 +228,7 @@ def _start(app: str, function: FunctionSpec, parameters: tuple[tuple[str, Value]
         batched=function.batching is not None,
         snapshot=function.memory_snapshot,
         session=SESSION,
+        variant=json.dumps(changed, sort_keys=True) if changed and function.methods else "",
     )
 
 

@@ -60,6 +60,7 @@ class FunctionStart:
     batched: bool = False
     snapshot: bool = False
     session: str = ""
+    variant: str = field(default="", repr=False)  # JSON: the opening that such workers are asked for by
 
     def message(self, log_token: str, worker: str = "") -> bytes:
         """The payload of START for a worker of that name. Bytes among the parameters go as in "function.open"."""
@@ -82,6 +83,7 @@ class FunctionStart:
             "session": self.session,
             "log_token": log_token,
             "worker": worker,
+            "variant": json.loads(self.variant or "null"),
         }
         return json.dumps(start).encode()
 

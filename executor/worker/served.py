@@ -67,7 +67,7 @@ class Served:
             return
         from slipway.dsl import hooks, instance
 
-        self._class, cls = instance.loaded(found, self.name)
+        self._class, cls = instance.loaded(found, self.name, start.get("variant"))
         self._instance = instance.make(self._class, _parameters(start["parameters"]), cls)
         partials = hooks.methods(self._class)
         for name, is_async, is_generator in start["methods"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import pickle
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -361,6 +362,19 @@ def test_a_class_that_came_by_value_has_a_handle_too(in_worker: Callable[[Runnin
     assert again.target("remote")[1].opening() == {"app": "ap-1", "function": "Base", "member": "embed"}
     with pytest.raises(ExecutionError, match="not a class in the container"):
         instance.loaded(3, "Base")
+
+
+def test_the_methods_of_a_variant_lead_to_workers_of_its_kind(in_worker: Callable[[Running], None]) -> None:
+    opening = (
+        Model.with_options(gpu="A100", volumes={"/a": slipway.Volume.from_name("a")}, env={"B": "2"})
+        .with_options(secrets=[slipway.Secret.from_dict({"A": "1"})])(level=3)
+        .embed.variant.opening()
+    )
+    in_worker(Running(app_id="ap-1", session=None))  # type: ignore[arg-type]
+    user_class, cls = instance.loaded(Base, "Base", json.loads(json.dumps(opening)))
+    served = instance.make(user_class, {"level": 3}, cls)
+    assert json.dumps(served.embed.variant.opening()) == json.dumps(opening)
+    assert hash(served.embed.variant) and "'1'" not in repr(served.embed.variant)
 
 
 def test_missing_modules_are_told_when_the_class_is_wanted(in_worker: Callable[[Running], None]) -> None:

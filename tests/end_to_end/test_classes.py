@@ -31,6 +31,7 @@ def test_the_example_corrects_what_was_written(either_machine: Machine) -> None:
 
 
 APP = """
+import os
 import slipway
 
 image = slipway.Image.debian_slim().run_commands("echo built > /built")
@@ -48,6 +49,14 @@ class Model:
     @slipway.method()
     def say(self, text: str) -> str:
         return f"{{self.size}} {{self.entered}} {{text}}"
+
+    @slipway.method()
+    def mark(self) -> str:
+        return os.environ.get("MARK", "none")
+
+    @slipway.method()
+    def marks(self) -> str:
+        return f"{{self.mark.local()}} {{self.mark.remote()}}"
 {more}
 
 @app.function()
@@ -60,6 +69,7 @@ model = slipway.Cls.from_name("shop", "Model")
 print(model().say.remote("a"), "|", *model(size="large").say.map(["b", "c"]), sep=" ")
 quick = model.with_options(timeout=60)(size="large")
 print(slipway.Function.from_name("shop", "use").remote(quick, "d"))
+print(model().marks.remote(), model.with_options(env={"MARK": "x"})(size="large").marks.remote())
 """
 MORE = "    @slipway.method()\n    def more(self) -> int:\n        return 1\n"
 
@@ -79,7 +89,7 @@ def write(machine: Machine, **said: str) -> None:
 def test_a_deployed_class_is_called_from_another_program_and_planned_by_what_it_says(machine: Machine) -> None:
     write(machine)
     machine.run("apply", "shop.py", "--yes")
-    assert call_from_elsewhere(machine) == ["small 1 a | large 1 b large 1 c", "large 1 d"]
+    assert call_from_elsewhere(machine) == ["small 1 a | large 1 b large 1 c", "large 1 d", "none none x x"]
 
     write(machine, size="tiny", entered="2", more=MORE, options="timeout=120")
     plan = machine.run("plan", "shop.py").out
@@ -88,7 +98,7 @@ def test_a_deployed_class_is_called_from_another_program_and_planned_by_what_it_
     assert "layer" not in plan, "no code of a class is part of an image"
     done = json.loads(machine.run("apply", "shop.py", "--yes", "--json").out.splitlines()[-1])
     assert done["executed"] == 0
-    assert call_from_elsewhere(machine) == ["tiny 2 a | large 2 b large 2 c", "large 2 d"]
+    assert call_from_elsewhere(machine) == ["tiny 2 a | large 2 b large 2 c", "large 2 d", "none none x x"]
 
 
 def test_what_a_deployed_class_does_not_have_is_said_when_it_is_used(machine: Machine) -> None:
