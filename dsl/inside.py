@@ -8,7 +8,7 @@ start. So in a worker `slipway.Image` and the like are the classes here. What th
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -227,23 +227,23 @@ def _role(role: str, target: Any, **said: Any) -> hooks.Partial:
     return partial.but(role=role or partial.role, **said)
 
 
-def method(*, is_generator: bool | None = None) -> Any:
+def method(*, is_generator: bool | None = None) -> Callable[[Any], hooks.Partial]:
     return lambda target: _role("method", target, is_generator=is_generator)
 
 
-def enter(*, snap: bool = False) -> Any:
+def enter(*, snap: bool = False) -> Callable[[Any], hooks.Partial]:
     return lambda target: _role("enter", target, snap=snap)
 
 
-def exit() -> Any:
+def exit() -> Callable[[Any], hooks.Partial]:
     return lambda target: _role("exit", target)
 
 
-def batched(**options: object) -> Any:
+def batched(**options: object) -> Callable[[Any], hooks.Partial]:
     return lambda target: _role("batched", target)
 
 
-def concurrent(**options: object) -> Any:
+def concurrent(**options: object) -> Callable[[Any], hooks.Partial]:
     return lambda target: _role("", target)
 
 
