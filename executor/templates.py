@@ -24,7 +24,7 @@ from slipway.dsl.errors import Error, InvalidError
 from .log_query import FROM_ENGINE
 from .ports import Container, Exit, Held, Limits, Output, Process, Stats, Terminal
 from .worker.frames import Frame, Kind
-from .worker.host import RUN, StartFailed, Worker, bring_up, start_worker
+from .worker.host import StartFailed, Worker, bring_up, start_worker
 from .worker.logs import Line
 from .worker.wire import Listener
 
@@ -267,7 +267,7 @@ class _Fork(Worker):
         path = self._place.folder(template.name) / f"{self.name}.sock"
         self._listener = Listener(path, self._accept, mode=0o666)
         gpus = {"CUDA_VISIBLE_DEVICES": ",".join(self._gpus)} if self._gpus else {}
-        process = template.fork({"socket": f"{RUN}/{path.name}", "token": self._token, "env": gpus})
+        process = template.fork({"socket": path.name, "token": self._token, "env": gpus})
         self._process = self._forked = process
         self.container = _Share(self.name, template, process)
         ended = asyncio.ensure_future(process.wait())

@@ -39,7 +39,7 @@ _SHARED_QUEUES = {
 
 
 class Order(NamedTuple):
-    """What a fork is told: where it connects, what it shows there, and its own settings."""
+    """What a fork is told: the name of its own socket, what it shows there, and settings of its own."""
 
     socket: str
     token: str
