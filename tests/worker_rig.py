@@ -69,7 +69,7 @@ class Rig:
             os.close(theirs)
         self.link.send(pack(Frame(Kind.START, payload=start.message(TOKEN, "w7"))))
         first = self._until(lambda frame: frame.kind in (Kind.READY, Kind.FAILED))
-        self.failed = failure.unpack(first.payload) if first.kind == Kind.FAILED else None
+        self.failed = failure.unpack(bytes(first.payload)) if first.kind == Kind.FAILED else None
         if self.failed is None:
             self.control = self._greeted(listener)
         listener.close()
@@ -114,7 +114,7 @@ class Rig:
     def result(self, number: int) -> Any:
         frame, value = self.answer(number)
         if frame.outcome == Outcome.RAISED:
-            raise failure.unpack(frame.payload)
+            raise failure.unpack(bytes(frame.payload))
         if frame.outcome != Outcome.RETURNED:
             raise Unsuccessful(Outcome(frame.outcome), bytes(frame.payload).decode())
         return value
@@ -125,7 +125,7 @@ class Rig:
             frame, value = self.answer(number)
             if not frame.flags & Flag.MORE:
                 if frame.outcome == Outcome.RAISED:
-                    raise failure.unpack(frame.payload)
+                    raise failure.unpack(bytes(frame.payload))
                 if frame.outcome != Outcome.RETURNED:
                     raise Unsuccessful(Outcome(frame.outcome), bytes(frame.payload).decode())
                 assert value == index
@@ -193,12 +193,18 @@ class Rig:
                     return pair
             self._came.extend(self.link.receive())
 
+    def still(self) -> bool:
+        """Whether it sends nothing for now: it has obeyed an order since, and waits."""
+        self.recall(0, 0)
+        return self.quiet()
+
     def quiet(self) -> bool:
         """Whether nothing else has come by now."""
         try:
-            self._came.extend(self.link.receive(socket.MSG_DONTWAIT))
-        except (BlockingIOError, StreamClosed):
-            pass
+            while select.select([self.link.sock], [], [], 0)[0]:
+                self._came.extend(self.link.receive())
+        except StreamClosed:
+            pass  # it has ended
         return not self._came
 
     def close(self) -> None:

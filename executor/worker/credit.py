@@ -26,24 +26,22 @@ class Credit:
         self._awake.acquire()
         self.wake = wake or self._wake
 
-    def room(self, size: int) -> bool:
-        """Whether one more item may be sent: the first always.
+    def room(self) -> bool:
+        """Whether one more item may be sent.
+
+        However big it is: the consumer says what it took in bunches, and would wait for this item where what it has
+        taken and not said yet leaves no room for it.
 
         >>> credit = Credit()
-        >>> credit.room(1 << 30)
-        True
         >>> credit.sent(1 << 30)
-        >>> credit.room(1)
+        >>> credit.room()
         False
         >>> credit.took(1)
-        >>> credit.room(1)
+        >>> credit.room()
         True
         """
         with self._lock:
-            count = len(self._sizes)
-            # What is sent, not that plus this one: the consumer says what it took in bunches, and would wait for this
-            # item where what it has taken and not said yet leaves no room for it.
-            return not count or (count < MOST_ITEMS and self._bytes < MOST_BYTES)
+            return len(self._sizes) < MOST_ITEMS and self._bytes < MOST_BYTES
 
     def sent(self, size: int) -> None:
         with self._lock:

@@ -30,9 +30,17 @@ def _wait() -> NoReturn:
 
 
 def ignore_signals() -> None:
-    """From here on nothing breaks off what the worker still does."""
+    """From here on nothing breaks off what the worker still does. Programs that it starts hear them all the same."""
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, lambda *_: None)
+
+
+def let_signals_be() -> None:
+    """Have signals do what they do in any Python."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGUSR1, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def die_by(number: int) -> NoReturn:

@@ -7,8 +7,12 @@ import os
 import sys
 import threading
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 from .frames import mark
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 # The call that the running code works for: a worker may have several under way, as tasks or in threads.
 running: ContextVar[int | None] = ContextVar("slipway_running", default=None)
@@ -81,6 +85,17 @@ class _Lines(io.TextIOWrapper):
             if held:
                 super().write(held)
             super().flush()
+
+
+def is_writing(frame: FrameType | None) -> bool:
+    """Whether a signal has come within a write, which is not to be broken off: it would be done a second time."""
+    for _ in range(3):
+        if frame is None:
+            return False
+        if frame.f_code is _Raw.write.__code__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _alone(raw: _Raw) -> io.TextIOWrapper:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from slipway.dsl.errors import InputCancellation, InvalidError
 
 from . import output, payload
-from .ending import begin_deadline
+from .ending import begin_deadline, let_signals_be
 from .server import ENDS, NO_RESULTS, Ended
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class Carrier:
         self.pause()
         server, items = self.server, _iterate(job.target, made)
         credit = job.credit = Credit()
+        job.interrupt = job.interrupt or credit.wake
         count = 0
         try:
             while True:
@@ -91,7 +92,7 @@ class Carrier:
                 if os.getpid() != server.pid:
                     server.leave_fork(None)
                 packed = payload.dump_or_refuse(item, f"item {count} of {job.target.name}")
-                while not credit.room(packed.size):
+                while not credit.room():
                     self.begin(job)
                     try:
                         credit.sleep()
@@ -129,10 +130,11 @@ class MainCarrier(Carrier):
         self.why: BaseException | None = None  # what ends the worker, where that is not a signal
 
     def watch(self) -> None:
-        """Take the signals."""
+        """Take the signals; processes that the user's code forks do not."""
         signal.signal(signal.SIGUSR1, self._on_poke)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
+        os.register_at_fork(after_in_child=let_signals_be)
 
     def begin(self, job: Job) -> None:
         job.interrupt = self.poke
@@ -146,6 +148,12 @@ class MainCarrier(Carrier):
 
     def pause(self) -> None:
         self.current = None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the user's code is to be broken off, and has not been."""
+        job = self.current
+        return job is not None and (job.cancelled or self.ending is not None)
 
     def wait(self, receive: Callable[[], Any]) -> Any:
         """Wait for something while nothing runs. Raises what ends the worker."""
@@ -165,6 +173,7 @@ class MainCarrier(Carrier):
         if self.ending is None:
             self.ending = why.number if isinstance(why, Ended) else 0
             self.why = why
+            begin_deadline()
         self.poke()
 
     def _end(self) -> BaseException:
@@ -173,8 +182,8 @@ class MainCarrier(Carrier):
     def _on_poke(self, number: int, frame: FrameType | None) -> None:
         job = self.current
         if self.ending is not None:
-            self._break_off()
-        elif job is not None and job.cancelled:
+            self._break_off(frame)
+        elif job is not None and job.cancelled and not output.is_writing(frame):
             self.current = None
             raise InputCancellation("the call was cancelled")
 
@@ -182,11 +191,11 @@ class MainCarrier(Carrier):
         if self.ending is None:
             self.ending = number
             begin_deadline()
-        self._break_off()
+        self._break_off(frame)
 
-    def _break_off(self) -> None:
+    def _break_off(self, frame: FrameType | None) -> None:
         """Raise in what runs, or where nothing does; elsewhere it is seen soon."""
-        if self.current is not None:
+        if self.current is not None and not output.is_writing(frame):
             self.current = None
             raise KeyboardInterrupt
         if self.waiting:

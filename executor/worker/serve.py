@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import atexit
 import errno
-import fcntl
 import json
 import os
-import resource
 import sys
 import threading
 from importlib import import_module
@@ -25,7 +23,7 @@ from . import failure, output, stream
 from .ending import begin_deadline, die_by, ignore_signals
 from .frames import PROTOCOL, Frame, Kind, pack
 from .served import Served
-from .server import Ended
+from .server import Ended, move_up
 from .stream import Stream, StreamClosed
 
 if TYPE_CHECKING:
@@ -118,6 +116,7 @@ def serve(link: Stream, path: str, token: str, served: Served, printed: output.O
         from .serve_sync import SyncServer
 
         server = SyncServer(link, control, served, printed)
+    server.prepare()
     printed.end_call()
     ready = {"pid": os.getpid(), "plain": plain} if plain else {"pid": os.getpid()}
     link.send(pack(Frame(Kind.READY, payload=json.dumps(ready).encode())))
@@ -154,11 +153,7 @@ def join(path: str, role: str, token: str) -> Stream:
     except OSError as error:
         way_out = _WAYS_OUT.get(error.errno, "")
         sys.exit(f"the worker can't reach the engine by {path}: {error.strerror}{way_out}")
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    high = 900 if limit == resource.RLIM_INFINITY else max(3, min(limit - 16, 900))  # out of the way of user code
-    high = fcntl.fcntl(sock, fcntl.F_DUPFD_CLOEXEC, high)
-    sock.close()
-    link = Stream(type(sock)(fileno=high))
+    link = Stream(type(sock)(fileno=move_up(sock.detach())))
     hello = {"protocol": PROTOCOL, "role": role, "token": token, "pid": os.getpid()}
     link.send(pack(Frame(Kind.HELLO, payload=json.dumps(hello).encode())))
     return link

@@ -61,14 +61,12 @@ class AsyncServer(Server):
 
     def serve(self) -> None:
         loop = self.loop
-        self.main.watch()
         if self.concurrency > 1 and not all(target.is_async for target in self.served.targets):
             from .threads import Threads
 
             soon = loop.call_soon_threadsafe
             self.threads = Threads(self, lambda why: soon(self._end, why), lambda: soon(self._finished))
         loop.add_reader(self.link.sock, self._take)
-        self.watch()
         while self.ended is None:
             loop.run_forever()
             if self.aside is not None and self.ended is None:
@@ -172,9 +170,9 @@ class AsyncServer(Server):
                 if os.getpid() != self.pid:
                     self.leave_fork(None)
                 packed = payload.dump_or_refuse(item, f"item {count} of {job.target.name}")
-                while not credit.room(packed.size):
+                while not credit.room():
                     news.clear()
-                    if not credit.room(packed.size):
+                    if not credit.room():
                         await news.wait()
                 credit.sent(packed.size)
                 self.send_item(job, count, packed)
@@ -211,7 +209,7 @@ class AsyncServer(Server):
         for task in self.tasks:
             task.cancel()
         if self.tasks:
-            self.loop.run_until_complete(asyncio.wait(self.tasks))
+            self.loop.run_until_complete(asyncio.gather(*self.tasks, return_exceptions=True))
 
     def cut_off(self) -> None:
         if self.jobs:

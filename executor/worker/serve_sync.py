@@ -22,8 +22,6 @@ class SyncServer(Server):
 
     def serve(self) -> None:
         main, receive = self.main, self.link.receive
-        main.watch()
-        self.watch()
         carry_out = main.run
         if self.concurrency > 1:
             from .threads import Threads

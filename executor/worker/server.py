@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import resource
+import select
+import signal
 import threading
+import time
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .credit import Credit
+    from .plain import MainCarrier
     from .served import Served, Target
 
 _CALL = int(Kind.CALL)
@@ -26,6 +32,8 @@ _MORE = int(Flag.MORE)
 NO_RESULTS = (CoroutineType, GeneratorType, AsyncGeneratorType)
 ENDS = (KeyboardInterrupt, GeneratorExit)  # raised by the user's code they end the worker, too
 CUT_OFF = b"cancelled while it ran"
+ENDING = frozenset({signal.SIGINT, signal.SIGTERM})
+NAG = 20  # milliseconds after which the main thread is told again what it has not heard
 
 
 class Ended(Exception):
@@ -59,8 +67,19 @@ class Job:
         output.running.set(frame.id)
 
 
+def move_up(fd: int) -> int:
+    """The descriptor under a number that is out of the way of the user's code."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    least = 900 if limit == resource.RLIM_INFINITY else max(3, min(limit - 16, 900))
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, least)
+    os.close(fd)
+    return moved
+
+
 class Server:
     """Reads inputs, has them carried out, answers them. `serve` returns by raising `Ended`, or `StreamClosed`."""
+
+    main: MainCarrier
 
     def __init__(self, link: Stream, control: Stream, served: Served, printed: output.Output) -> None:
         self.link = link
@@ -237,25 +256,50 @@ class Server:
 
     # --- orders
 
-    def watch(self) -> None:
-        """Have a thread of its own take orders, so that they are heard whatever the user's code does."""
+    def prepare(self) -> None:
+        """Take signals, and orders in a thread of its own: so they are heard whatever the user's code does."""
+        ours, other = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.signalled, theirs = move_up(ours), move_up(other)
+        signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
+        self.main.watch()
         threading.Thread(target=self._obey, name="slipway-control", daemon=True).start()
 
     def _obey(self) -> None:
+        poller = select.poll()
+        poller.register(self.control.sock, select.POLLIN)
+        poller.register(self.signalled, select.POLLIN)
+        until = 0.0
         try:
             while True:
-                for frame, fd in self.control.receive():
-                    payload.discard(fd)
-                    if frame.kind == Kind.RECALL:
-                        self._give_back(frame)
-                    elif frame.kind == Kind.CANCEL:
-                        self._cancel(frame.id, frame.channel)
-                    elif frame.kind == Kind.TAKEN:
-                        job = self.jobs.get(frame.id)
-                        if job is not None and job.credit is not None:
-                            job.credit.took(frame.channel)
+                is_due = self.main.is_due or (self.main.ending is None and time.monotonic() < until)
+                for descriptor, _ in poller.poll(NAG if is_due else None):
+                    if descriptor == self.signalled:
+                        if not ENDING.isdisjoint(os.read(descriptor, 512)):
+                            until = time.monotonic() + 1
+                    else:
+                        for frame, fd in self.control.receive():
+                            payload.discard(fd)
+                            self._order(frame)
+                if is_due:
+                    self.main.poke()  # what it was told may have come just before it began to wait for something
         except (StreamClosed, FrameError):
             self.cut_off()
+            while self.main.is_due:
+                time.sleep(NAG / 1000)
+                self.main.poke()
+        except RuntimeError:
+            if self.main.ending is None:  # else it is an order for a loop that has ended
+                raise
+
+    def _order(self, frame: Frame) -> None:
+        if frame.kind == Kind.RECALL:
+            self._give_back(frame)
+        elif frame.kind == Kind.CANCEL:
+            self._cancel(frame.id, frame.channel)
+        elif frame.kind == Kind.TAKEN:
+            job = self.jobs.get(frame.id)
+            if job is not None and job.credit is not None:
+                job.credit.took(frame.channel)
 
     def _give_back(self, frame: Frame) -> None:
         with self.lock:
