@@ -11,6 +11,7 @@ from attrs import evolve, field, frozen
 Keys = tuple[str, ...]  # the way to a setting: ("docker", "host")
 UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 BINARY = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+KEEP_RESULTS_DAYS = 7
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d+)?) ?([A-Za-z]+)")
 
 
@@ -70,6 +71,7 @@ class Config:
     apps: tuple[tuple[str, AppSettings], ...] = field(default=())
     keep_mib: int | None = None
     logs: LogSettings = LogSettings()
+    keep_results_days: int = KEEP_RESULTS_DAYS  # how long the results of calls that were spawned can be had
 
     def docker_of(self, app: str) -> DockerSettings:
         """Docker's settings as they are for one app.

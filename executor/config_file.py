@@ -16,11 +16,22 @@ from slipway.compiler.faults import did_you_mean
 from slipway.dsl.declaration import Fault, Origin
 from slipway.dsl.errors import DeclarationError
 
-from .config import AppSettings, Config, DockerSettings, Keys, LogSettings, Reading, bytes_of, line_of
+from .config import (
+    KEEP_RESULTS_DAYS,
+    AppSettings,
+    Config,
+    DockerSettings,
+    Keys,
+    LogSettings,
+    Reading,
+    bytes_of,
+    line_of,
+)
 
 RUNTIMES = ("native", "docker")
 BASES = ("debian_slim", "micromamba")
 LARGEST = 1 << 20
+MOST_DAYS = 30  # that is how long anything is known about a call
 
 _PART = r"""(?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+)"""
 _KEY = re.compile(rf"\s*({_PART}(?:\s*\.\s*{_PART})*)\s*=")
@@ -178,6 +189,12 @@ def _size(value: object) -> int:
     return size >> 20
 
 
+def _days(value: object) -> int:
+    if type(value) is not int or not 1 <= value <= MOST_DAYS:
+        raise _Refused(f"it must be a number of days, from 1 to {MOST_DAYS}", "Say a whole number: 7")
+    return value
+
+
 def _kind(value: object) -> str:
     kinds = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "a table"}
     return kinds.get(type(value), f"a {type(value).__name__}")
@@ -195,7 +212,8 @@ APP: dict[str, Check] = {"runtime": _runtime, **WORKERS}
 DOCKER: dict[str, Check] = {"host": _word, "context": _word, **WORKERS}
 GC: dict[str, Check] = {"keep": _size}
 LOGS: dict[str, Check] = {"budget": _size, "app": _size}
-TABLES = {"docker": (*DOCKER, "bases"), "gc": tuple(GC), "logs": tuple(LOGS)}
+CALLS: dict[str, Check] = {"keep_results": _days}
+TABLES = {"docker": (*DOCKER, "bases"), "gc": tuple(GC), "logs": tuple(LOGS), "calls": tuple(CALLS)}
 
 
 class _Checking:
@@ -210,11 +228,13 @@ class _Checking:
         top = {name: value for name, value in said.items() if name not in tables}
         found = self.known((), top, {"runtime": _runtime}, more=tables)
         apps = self.table(("apps",), said.get("apps", {}))
+        calls = self.known(("calls",), self.table(("calls",), said.get("calls", {})), CALLS)
         return Config(
             runtime=found.get("runtime"),
             docker=self.docker(self.table(("docker",), said.get("docker", {}))),
             apps=tuple((name, self.app(name, value)) for name, value in apps.items()),
             keep_mib=self.known(("gc",), self.table(("gc",), said.get("gc", {})), GC).get("keep"),
+            keep_results_days=calls.get("keep_results", KEEP_RESULTS_DAYS),
             logs=self.logs(self.known(("logs",), self.table(("logs",), said.get("logs", {})), LOGS)),
         )
 

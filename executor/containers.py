@@ -15,8 +15,9 @@ from attrs import define, evolve
 
 from slipway.dsl.errors import Error, InvalidError, NotFoundError
 
+from .channels import Scope
 from .dispatch import Dispatcher
-from .engine import Emit, Engine, Scope
+from .engine import Emit, Engine
 from .log_query import Query
 from .log_requests import QUERY, query_of, tell
 from .pool import Pool, PoolSpec

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import difflib
 import itertools
+import json
 import logging
-import os
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,7 +14,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from attrs import define, field
 from uv import find_uv_bin
 
 from slipway.dsl.errors import Error, NotFoundError
@@ -23,35 +22,39 @@ from slipway.dsl.version import VERSION
 from .apply import Applier
 from .build import Builder
 from .bundle import Bundles
+from .channels import Channels, Scope
 from .config_file import ConfigFile
 from .dispatch import Dispatcher, Ears
+from .feeder import QueueKey, Site
 from .gpu_shares import GpuShares
 from .home import Home
 from .indexes import read_indexes
 from .inputs import Input, Numbers
 from .inventory import remove_halves
 from .launch import Launcher, LiveApp
+from .ledger import APP_ENDED, Ledger
 from .logbook import LogBook, line_of, log_limits
-from .pool import Pool, PoolSpec
+from .pool import PoolSpec
 from .ports import CallRow, Clock, Deployment, Runtime
 from .store.blobs import FileBlobs
+from .store.payloads import PayloadFiles
 from .store.recovery import recover
 from .store.seal import Seal
 from .store.state import State
 from .uses import Uses
 from .volumes import Volumes
 from .worker import package
-from .worker.frames import Flag, Frame, Kind, Outcome
+from .worker.frames import Flag
 from .worker.host import Place
 from .worker.logs import Line
-from .worker.wire import NO_FD
 from .workplace import Folders
 
-Send = Callable[[Frame, int], None]
 log = logging.getLogger("slipway")
 
 _MORE = int(Flag.MORE)  # the flag itself takes long to test
-CALLS_KEPT_MS = 30 * 86_400_000  # how long the record of a call stays
+DAY_MS = 86_400_000
+CALLS_KEPT_MS = 30 * DAY_MS  # how long the record of a call stays
+FORGET_EVERY = 3600.0  # seconds
 
 
 class Emit(Protocol):
@@ -68,36 +71,6 @@ class SystemClock:
         return time.monotonic()
 
 
-@define(eq=False)
-class Scope:
-    """What one connection has: the functions that it opened, its calls under way, and the apps that it may name.
-
-    `apps` maps names to ids, for ephemeral apps; any other name is that of a deployed app.
-    """
-
-    send: Send = lambda _frame, _fd: None
-    apps: dict[str, str] = field(factory=dict)
-    owned: list[str] = field(factory=list)  # ids of the ephemeral apps that end with this connection
-    channels: dict[int, Target] = field(factory=dict)
-    worker: str = ""  # the name of the worker whose code has this connection
-    calls: dict[int, int] = field(factory=dict)  # the client's id of a call -> ours
-
-    def answer(self, frame: Frame, fd: int) -> None:
-        if not frame.flags & _MORE:
-            self.calls.pop(frame.id, None)
-        self.send(frame, fd)
-
-
-@define(eq=False)
-class Target:
-    """A function as a connection opened it: of this app, whichever deployment of it is in force when it is called."""
-
-    app: str
-    function: str
-    pool: Pool | None = None  # of the last call
-    dispatcher: Dispatcher | None = None
-
-
 class Engine:
     """Made with `Engine.open`, which closes everything in the end."""
 
@@ -110,8 +83,8 @@ class Engine:
         self.state = state
         self.seal = seal
         self.blobs = blobs
-        self._settings = ConfigFile(home.config)
-        self.logbook = LogBook(home.logs, lambda: log_limits(self._settings.current()))
+        self.settings = ConfigFile(home.config)
+        self.logbook = LogBook(home.logs, lambda: log_limits(self.settings.current()))
         self.code = package.prepare(home.path)
         self.bundles = Bundles(home.bundles, blobs)
         self.volumes = Volumes(home.volumes, state)
@@ -138,16 +111,24 @@ class Engine:
         self.broken: dict[str, str] = {}  # apps that are deployed and can't be served, and why
         self.started_ms = clock.now_ms()
         self.adopt: Callable[[socket.socket, Scope], None] = lambda sock, _scope: sock.close()
-        ears = Ears(on_records=self._on_records, on_line=self._on_line, on_client=self._on_client)
+        self.ledger = Ledger(state, PayloadFiles(home.payloads), seal, clock, self._site_of)
+        ears = Ears(
+            on_records=self._on_records,
+            on_line=self._on_line,
+            on_client=self._on_client,
+            on_attempt=self.ledger.on_attempt,
+            on_attempt_over=self.ledger.on_attempt_over,
+        )
         self.numbers = Numbers(clock)
         gpus = GpuShares()
         self.places = {
             name: Place(runtime=runtime, run=home.run, code=self.code, gpus=gpus) for name, runtime in runtimes.items()
         }
         self.dispatchers = {name: Dispatcher(place, clock, ears, self.numbers) for name, place in self.places.items()}
-        self._channels = itertools.count(1)
+        self.channels = Channels(self)
         self._ephemeral = itertools.count(1)
         self._writing: set[asyncio.Task[None]] = set()
+        self._recording: set[asyncio.Task[None]] = set()
         self._ends: dict[str, list[asyncio.Future[None]]] = {}
 
     @classmethod
@@ -174,11 +155,12 @@ class Engine:
             stack.push_async_callback(engine._close)
             await recover(state, engine.blobs, engine.bundles, home.volumes)
             await asyncio.to_thread(remove_halves, home)
-            while await state.call_writes.prune(engine.started_ms - CALLS_KEPT_MS):
-                pass
             for deployment in await state.deployments():
                 await engine._bring_back(deployment)
+            await engine.ledger.recover(lambda run: run in engine.live or run in engine.broken)
             engine._warm()
+            forgetting = asyncio.create_task(engine._forget_old())
+            stack.callback(forgetting.cancel)
             yield engine
 
     async def _bring_back(self, deployment: Deployment) -> None:
@@ -192,8 +174,10 @@ class Engine:
             log.warning("%s is deployed, but can't be served: %s", deployment.app, self.broken[deployment.app])
 
     async def _close(self) -> None:
+        self.ledger.end()
         for dispatcher in self.dispatchers.values():
             await dispatcher.close()
+        await self.ledger.close()
         while self._writing:
             await asyncio.wait(tuple(self._writing))
         await asyncio.to_thread(self.logbook.close)
@@ -215,18 +199,28 @@ class Engine:
         self.live[live.id] = live
         self.broken.pop(live.id, None)
         self._warm()
+        await self.ledger.refresh(live.id)
         if before is not None:
             await self.uses.note(before.graph)
             kept = {spec.key for spec in live.pools.values() if before.runtime == live.runtime}
-            await self._drain(before, [spec.key for spec in before.pools.values() if spec.key not in kept])
+            self._scale_as_declared(live)
+            await self._drain(before, kept)
+
+    def _scale_as_declared(self, live: LiveApp) -> None:
+        """What the autoscaler was told while the deployment before was in force is over with it."""
+        dispatcher = self.dispatchers[live.runtime]
+        for pool in tuple(dispatcher.pools.values()):
+            if pool.spec.app == live.id:
+                dispatcher.rescale(pool, None)
 
     async def retire(self, app: str) -> None:
         """Serve an app no longer."""
         self.broken.pop(app, None)
         live = self.live.pop(app, None)
+        await self.ledger.end_run(app, f"{app} is not deployed any more")
         if live is not None:
             await self.uses.note(live.graph)
-            await self._drain(live, [spec.key for spec in live.pools.values()])
+            await self._drain(live, set())
             self._tell_end(app)
 
     def end_of(self, app: str) -> asyncio.Future[None]:
@@ -243,9 +237,11 @@ class Engine:
             if not future.done():
                 future.set_result(None)
 
-    async def _drain(self, live: LiveApp, keys: list[str]) -> None:
+    async def _drain(self, live: LiveApp, kept: set[str]) -> None:
+        """Let the pools of an app finish what they have, and go; those of its variants, too."""
         dispatcher = self.dispatchers[live.runtime]
-        await asyncio.gather(*(dispatcher.drain_pool(key) for key in keys))
+        keys = [pool.spec.key for pool in dispatcher.pools.values() if pool.spec.app == live.id]
+        await asyncio.gather(*(dispatcher.drain_pool(key) for key in keys if _base(key) not in kept))
 
     async def end_ephemeral(self, scope: Scope, app: str) -> None:
         """End an ephemeral app: what it has not begun is cancelled, its workers go."""
@@ -256,7 +252,10 @@ class Engine:
         scope.apps = {name: ident for name, ident in scope.apps.items() if ident != app}
         await self.uses.note(live.graph)
         dispatcher = self.dispatchers[live.runtime]
-        await asyncio.gather(*(dispatcher.close_pool(spec.key, "the app has ended") for spec in live.pools.values()))
+        cancelled = asyncio.create_task(self.ledger.end_run(app, APP_ENDED))
+        keys = [pool.spec.key for pool in dispatcher.pools.values() if pool.spec.app == app]
+        await asyncio.gather(*(dispatcher.close_pool(key, APP_ENDED) for key in keys))
+        await cancelled
         self._tell_end(app)
 
     def _warm(self) -> None:
@@ -268,21 +267,14 @@ class Engine:
 
     def is_needed(self) -> bool:
         """Whether something is deployed or under way, so that an idle engine has to stay."""
-        return bool(self.live) or any(dispatcher.busy for dispatcher in self.dispatchers.values())
+        return bool(self.live) or bool(self.ledger.open) or any(one.busy for one in self.dispatchers.values())
 
     async def drain(self) -> None:
-        """Finish what is under way and take no more."""
+        """Finish what is under way and take no more; durable inputs that have not begun wait for the next engine."""
+        self.ledger.pause()
         await asyncio.gather(*(dispatcher.drain() for dispatcher in self.dispatchers.values()))
 
     # --- calls ----------------------------------------------------------------------------------------
-
-    def open_function(self, scope: Scope, app: str, function: str) -> tuple[int, PoolSpec]:
-        """A channel for calls of a function. Raises `NotFoundError`."""
-        ident = scope.apps.get(app, app)
-        spec = self.spec_of(ident, function)
-        channel = next(self._channels)
-        scope.channels[channel] = Target(ident, function)
-        return channel, spec
 
     def spec_of(self, ident: str, function: str) -> PoolSpec:
         """The pool of a function of an app by its id. Raises `NotFoundError`."""
@@ -305,52 +297,69 @@ class Engine:
             )
         return spec
 
-    def call(self, scope: Scope, frame: Frame, fd: int) -> None:
-        """Take a CALL; its RESULT goes to `scope.send`, whatever happens."""
-        target = scope.channels.get(frame.channel)
-        try:
-            if target is None:
-                raise NotFoundError(f"channel {frame.channel} was not opened")
-            spec = self.spec_of(target.app, target.function)
-        except NotFoundError as error:
-            if fd != NO_FD:
-                os.close(fd)
-            scope.send(Frame(Kind.RESULT, frame.id, str(error).encode(), 0, 0, Outcome.LOST), NO_FD)
-            return
-        pool = target.pool
-        if pool is None or pool.spec is not spec or pool.placement.draining:
-            dispatcher = self.dispatchers[self.live[target.app].runtime]
-            pool = target.pool = dispatcher.open_pool(spec)
-            target.dispatcher = dispatcher
-        assert target.dispatcher is not None, "it is set with the pool"
-        number = scope.calls[frame.id] = self.numbers.next_input()
-        target.dispatcher.submit(
-            Input(
-                number,
-                pool,
-                scope.answer,
-                ident=frame.id,
-                payload=frame.payload,
-                fd=fd,
-                fd_length=frame.fd_length,
-                parent=frame.call,
-            )
-        )
+    def calls_under_way(self) -> dict[int, list[Input]]:
+        """The inputs that are not over and in memory, by their function calls."""
+        calls: dict[int, list[Input]] = {}
+        for dispatcher in self.dispatchers.values():
+            for given in dispatcher.inputs:
+                calls.setdefault(given.call, []).append(given)
+        return calls
 
-    def cancel(self, scope: Scope, ident: int, *, force: bool) -> None:
-        """Give up a call of a connection; unknown and finished ones are let be."""
-        number = scope.calls.get(ident)
-        if number is not None:
-            for dispatcher in self.dispatchers.values():
-                dispatcher.cancel(number, force=force)
+    def find(self, number: int) -> Input | None:
+        """An input that is in memory."""
+        return next((found for one in self.dispatchers.values() if (found := one.find(number))), None)
+
+    def cancel(self, number: int, *, terminate: bool = False) -> None:
+        """Give up an input wherever it is."""
+        for dispatcher in self.dispatchers.values():
+            dispatcher.cancel(number, force=True, terminate=terminate)
+
+    def at_ms(self, time: float) -> int:
+        """A time of the loop as milliseconds since the epoch."""
+        return self.clock.now_ms() + round((time - asyncio.get_running_loop().time()) * 1000)
+
+    async def recorded(self) -> None:
+        """Have written down what is over."""
+        for dispatcher in self.dispatchers.values():
+            dispatcher.records.flush()
+        while self._recording:
+            await asyncio.wait(tuple(self._recording))
+
+    def waits(self, parent: int, change: int) -> None:
+        """So many more inputs are waited for by the one of that number, if it runs here."""
+        for dispatcher in self.dispatchers.values():
+            dispatcher.waits(parent, change)
+
+    async def _site_of(self, key: QueueKey, opening: str) -> Site | None:
+        """Where the inputs of a queue run now; None while its app can't be served."""
+        live = self.live.get(key.run)
+        if live is None:
+            if key.run in self.broken:
+                return None
+            raise NotFoundError(APP_ENDED if key.run != key.app else f"{key.app} is not deployed any more")
+        spec = live.pools.get(key.function)
+        if spec is None:
+            raise NotFoundError(f"{key.app} has no function {key.function} any more")
+        if key.variant or spec.worker.function.methods:
+            spec = await self.launcher.variant(live, key.function, json.loads(opening or "{}"))
+        return Site(dispatcher=self.dispatchers[live.runtime], spec=spec)
 
     def leave(self, scope: Scope) -> None:
         """A connection has gone: its calls are given up and its ephemeral apps end."""
-        scope.send = _drop
-        for ident in tuple(scope.calls):
-            self.cancel(scope, ident, force=True)
+        self.channels.leave(scope)
         for app in tuple(scope.owned):
-            self._in_background(self.end_ephemeral(scope, app))
+            self.in_background(self.end_ephemeral(scope, app))
+
+    async def _forget_old(self) -> None:
+        """Once an hour let go of what was kept long enough."""
+        while True:
+            now_ms = self.clock.now_ms()
+            results = min(self.settings.current().keep_results_days * DAY_MS, CALLS_KEPT_MS)
+            try:
+                await self.ledger.expire(now_ms - results, now_ms - CALLS_KEPT_MS)
+            except Error as error:  # a full disk, say: calls go on
+                log.warning("old calls could not be forgotten: %s", error)
+            await asyncio.sleep(FORGET_EVERY)
 
     # --- what workers tell ----------------------------------------------------------------------------
 
@@ -367,25 +376,33 @@ class Engine:
         self.logbook.append(line_of(spec, name, worker, line, given, self.clock.now_ms()))
 
     def _on_records(self, rows: list[CallRow]) -> None:
-        self._in_background(self.state.call_writes.record(rows))
+        task = self.in_background(self._record(rows))
+        self._recording.add(task)
+        task.add_done_callback(self._recording.discard)
 
-    def _in_background(self, work: Awaitable[None]) -> None:
+    async def _record(self, rows: list[CallRow]) -> None:
+        await self.state.call_writes.record(rows)
+        for call in self.ledger.waits.calls & {row.call for row in rows}:
+            self.ledger.waits.tell_finished(call)
+
+    def in_background(self, work: Awaitable[None]) -> asyncio.Task[None]:
         """Do something that nobody waits for; closing the engine does."""
 
         async def run() -> None:
             try:
                 await work
-            except OSError as error:  # a full disk, say: calls go on
+            except (Error, OSError) as error:  # a full disk, say: calls go on
                 log.warning("could not be done: %s", error)
 
         task = asyncio.get_running_loop().create_task(run())
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
+        return task
 
 
-def _drop(_frame: Frame, fd: int) -> None:
-    if fd != NO_FD:
-        os.close(fd)
+def _base(key: str) -> str:
+    """The key of a pool without what sets a variant apart: an app and a node's digest."""
+    return " ".join(key.split(" ")[:2])
 
 
 def _did_you_mean(name: str, known: list[str]) -> str:

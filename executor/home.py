@@ -36,6 +36,11 @@ class Home:
         return self.path / "blobs"
 
     @property
+    def payloads(self) -> Path:
+        """What of durable inputs and their results is too big for the state."""
+        return self.path / "payloads"
+
+    @property
     def volumes(self) -> Path:
         return self.path / "volumes"
 

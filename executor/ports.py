@@ -281,12 +281,12 @@ class Deployment:
 
 class CallRow(NamedTuple):
     """An input that is over and was not written down before. (Thirty thousand are made in a second, so this is no attrs
-    class.) `call` is the number of its function call and `index` which of its inputs it is; `parent` is the input whose
+    class.) `call` is the number of its function call and `place` which of its inputs it is; `parent` is the input whose
     code called, or 0; `run` is the app's id. `outcome` is an `Outcome` of the frames."""
 
     number: int
     call: int
-    index: int
+    place: int
     run: str
     app: str
     function: str

@@ -20,13 +20,14 @@ from slipway.dsl.declaration import AppDecl
 from slipway.dsl.errors import DeclarationError, InvalidError, NotFoundError, RuntimeUnavailable
 from slipway.dsl.version import VERSION
 
-from . import containers
+from . import calls, containers
 from .apply import Applier
+from .channels import Scope
 from .choice import beside, notes
 from .chooser import Chooser
 from .config_file import ConfigFile
 from .containers import Containers, Method
-from .engine import Emit, Engine, Scope
+from .engine import Emit, Engine
 from .facts import gather
 from .gc import Collector, freeing_reply, offer_reply
 from .launch import LiveApp
@@ -49,12 +50,12 @@ PARAMETERS: dict[str, dict[str, type]] = {
     "run": WHAT,
     "app.end": {"app": str},
     "app.logs": {"app": str, **QUERY},
-    "function.open": {"app": str, "function": str},
     "destroy": {"app": str, "volumes?": list},
     "gc": {"keep?": int, "caches?": bool},
     "gc.free": {"id": str},
     "down": {"drain?": bool},
     **containers.PARAMETERS,
+    **calls.PARAMETERS,
 }
 
 
@@ -90,12 +91,12 @@ def methods(engine: Engine) -> dict[str, Method]:
         "app.end": requests.end_app,
         "app.list": requests.list_apps,
         "app.logs": requests.logs,
-        "function.open": requests.open_function,
         "destroy": requests.destroy,
         "gc": requests.gc,
         "gc.free": requests.free,
         "status": requests.status,
         **kept.methods(),
+        **calls.Calls(engine).methods(),
     }
 
 
@@ -274,13 +275,6 @@ class Requests:
     async def free(self, _scope: Scope, params: dict[str, Any], emit: Emit) -> dict[str, Any]:
         return freeing_reply(await self._collector.free(params["id"], emit))
 
-    # --- calls ----------------------------------------------------------------------------------------
-
-    async def open_function(self, scope: Scope, params: dict[str, Any], _emit: Emit) -> dict[str, Any]:
-        channel, spec = self._engine.open_function(scope, str(params["app"]), str(params["function"]))
-        function = spec.worker.function
-        return {"channel": channel, "is_async": function.is_async, "is_generator": function.is_generator}
-
     # --- looking --------------------------------------------------------------------------------------
 
     async def list_apps(self, _scope: Scope, _params: dict[str, Any], _emit: Emit) -> dict[str, Any]:
@@ -325,7 +319,9 @@ class Requests:
         engine = self._engine
         running = sum(dispatcher.busy for dispatcher in engine.dispatchers.values())
         ephemeral = [live.name for live in engine.live.values() if live.is_ephemeral]
+        waiting = max(engine.ledger.open - running, 0)
         busy = [f"{running} calls under way"] if running else []
+        busy += [f"{waiting} calls wait"] if waiting else []
         busy += [f"{', '.join(ephemeral)} runs"] if ephemeral else []
         busy += [self._containers.busy] if self._containers.busy else []
         busy += ["an apply is under way"] if any(lock.locked() for lock in self._locks.values()) else []

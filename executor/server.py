@@ -17,7 +17,9 @@ from slipway.compiler.encode import to_wire
 from slipway.dsl.errors import DeclarationError, Error, ImageBuildError, InternalError, InvalidError, NotFoundError
 from slipway.dsl.version import VERSION
 
-from .engine import Emit, Engine, Scope
+from .calls import Answer
+from .channels import Scope
+from .engine import Emit, Engine
 from .requests import check_parameters, methods
 from .worker.frames import PROTOCOL, Flag, Frame, Kind
 from .worker.package import code_digest
@@ -44,13 +46,14 @@ class Client:
         self._wire = Wire(sock, on_frame=self._on_frame, on_closed=self._on_closed)
         self._deadline = asyncio.get_running_loop().call_later(GREET_SECONDS, self._close_stranger)
         self.scope.send = self._wire.send
+        self.scope.hold, self.scope.resume = self._wire.pause, self._wire.resume
 
     # --- frames in ----------------------------------------------------------------------------------
 
     def _on_frame(self, frame: Frame, fd: int) -> None:
         kind = frame.kind
         if kind == Kind.CALL and self._greeted:
-            self._engine.call(self.scope, frame, fd)
+            self._engine.channels.call(self.scope, frame, fd)
             return
         if fd != NO_FD:
             os.close(fd)
@@ -62,6 +65,8 @@ class Client:
             self._requests[frame.id] = self._server.tasks.create_task(self._request(frame))
         elif kind == Kind.CANCEL:
             self._cancel(frame)
+        elif kind == Kind.TAKEN:
+            self._engine.channels.taken(self.scope, frame.id, frame.channel)
         else:
             log.warning("a client sent a frame that clients do not send: kind %d, id %d", kind, frame.id)
             self.close()
@@ -81,7 +86,7 @@ class Client:
         if task is not None:
             task.cancel()
         else:
-            self._engine.cancel(self.scope, frame.id, force=bool(frame.flags & Flag.FORCE))
+            self._engine.channels.cancel(self.scope, frame.id, force=bool(frame.flags & Flag.FORCE))
 
     def _on_closed(self, _reason: str) -> None:
         self._deadline.cancel()
@@ -110,11 +115,14 @@ class Client:
                 ident, InternalError(f"the engine failed: {error!r}", hint="The engine's log has its traceback.")
             )
         else:
-            self._send_json(Kind.REPLY, ident, reply)
+            if isinstance(reply, Answer):
+                self._wire.send(reply.frame._replace(id=ident), reply.fd)
+            else:
+                self._send_json(Kind.REPLY, ident, reply)
         finally:
             self._requests.pop(ident, None)
 
-    async def _perform(self, ident: int, payload: bytes | bytearray | memoryview) -> dict[str, Any]:
+    async def _perform(self, ident: int, payload: bytes | bytearray | memoryview) -> dict[str, Any] | Answer:
         params = _parameters(payload)
         name = params.pop("method", None)
         method = self._server.methods.get(name) if isinstance(name, str) else None

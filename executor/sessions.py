@@ -17,7 +17,8 @@ from attrs import frozen
 
 from slipway.dsl.errors import InvalidError, NotFoundError, RuntimeUnavailable
 
-from .engine import Emit, Scope
+from .channels import Scope
+from .engine import Emit
 from .ports import Container, Exit, Process, Terminal
 from .worker.host import RUN, say_exit
 from .worker.package import IN_CONTAINER

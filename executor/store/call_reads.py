@@ -37,7 +37,7 @@ class InputRow(NamedTuple):
 
     number: int
     call: int
-    index: int
+    place: int
     attempts: int
     losses: int
     worker: str
@@ -64,7 +64,7 @@ class Waiting(NamedTuple):
 
     number: int
     call: int
-    index: int
+    place: int
     method: str
     parent: int | None
     attempts: int
@@ -150,6 +150,11 @@ class CallReads:
             ORDER BY number DESC LIMIT ?"""  # noqa: S608 - our own words only
         return tuple(map(FunctionCall._make, await self._all(query, (*values, limit))))
 
+    async def some_calls(self, numbers: Collection[int]) -> tuple[FunctionCall, ...]:
+        """Those of these calls of which something is written."""
+        query = f"SELECT {_CALL} FROM function_calls WHERE number IN (SELECT value FROM json_each(?))"  # noqa: S608
+        return tuple(map(FunctionCall._make, await self._all(query, (json.dumps(list(numbers)),))))
+
     async def inputs(self, call: int, *, start: int = 0, limit: int = 100) -> tuple[InputRow, ...]:
         """The inputs of a call from an index on."""
         query = f"SELECT {_INPUT} FROM inputs WHERE call = ? AND place >= ? ORDER BY place LIMIT ?"  # noqa: S608
@@ -193,6 +198,11 @@ class CallReads:
             (SELECT COUNT(*) FROM inputs i WHERE i.queue = q.number) AS inputs FROM queues q
             WHERE EXISTS (SELECT 1 FROM inputs i WHERE i.queue = q.number)"""
         return tuple((Queue._make(row[:-1]), row[-1]) for row in await self._all(query, ()))
+
+    async def queue(self, number: int) -> Queue:
+        """A queue that calls name."""
+        query = "SELECT number, run, app, function, variant, opening FROM queues WHERE number = ?"
+        return Queue._make((await self._all(query, (number,)))[0])
 
     async def with_files(self, numbers: Collection[int]) -> frozenset[tuple[int, str]]:
         """Of these inputs, what lies in files: (number, "in" or "out")."""

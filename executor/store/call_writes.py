@@ -30,7 +30,7 @@ class Accepted(NamedTuple):
 
     number: int
     call: int
-    index: int
+    place: int
     queue: int
     method: str
     parent: int
@@ -42,13 +42,15 @@ class Accepted(NamedTuple):
 
 
 class Began(NamedTuple):
-    """An attempt that is about to be sent to a worker; `attempts` counts it."""
+    """An attempt that is about to be sent to a worker; `attempts` counts it. `left`: the row speaks of an attempt that
+    the engine before this one had under way."""
 
     number: int
     attempts: int
     losses: int
     worker: str
     now_ms: int
+    left: bool = False
 
 
 class Failed(NamedTuple):
@@ -91,9 +93,9 @@ class Written(NamedTuple):
 class Cut(NamedTuple):
     """Inputs that were ended where they waited: how many, which calls are over by it, and where to go on (or None)."""
 
-    count: int
+    number: int
     finished: frozenset[int]
-    ended: tuple[tuple[int, int], ...]  # (call, index)
+    ended: tuple[tuple[int, int], ...]  # (call, place)
     files: tuple[int, ...]  # inputs whose payload lies in a file that nobody needs any more
     following: int | None
 
@@ -132,13 +134,14 @@ class CallWrites:
         values = list(rows)
         await self._database.write(lambda connection: _record(connection, values), durable=False)
 
-    async def seal(self, call: int, now_ms: int) -> bool:
-        """No more inputs come; whether all that there are are over."""
+    async def seal(self, call: int, queue: int, method: str, parent: int, now_ms: int) -> bool:
+        """No more inputs come, if ever any came; whether all that there are are over."""
 
         def act(connection: sqlite3.Connection) -> bool:
+            connection.execute(_EMPTY_CALL, (call, method, parent or None, now_ms, queue))
             _seal(connection, "number = ?", (now_ms, call))
             row = connection.execute("SELECT finished_ms FROM function_calls WHERE number = ?", (call,)).fetchone()
-            return row is not None and row[0] is not None
+            return row[0] is not None
 
         return await self._database.write(act)
 
@@ -179,7 +182,7 @@ class CallWrites:
             )
             counts = Counter((row[1], CANCELLED) for row in chosen)
             return Cut(
-                count=len(chosen),
+                number=len(chosen),
                 finished=_count(connection, counts, now_ms),
                 ended=tuple((row[1], row[2]) for row in chosen),
                 files=() if keep else tuple(row[0] for row in chosen if row[3] is not None),
@@ -259,6 +262,9 @@ _ACCEPT_CALL = """INSERT INTO function_calls
     (number, run, app, function, method, parent, queue, key, sealed, created_ms, inputs)
     SELECT ?, run, app, function, ?, ?, number, ?, ?, ?, 1 FROM queues WHERE number = ?
     ON CONFLICT (number) DO UPDATE SET inputs = inputs + 1"""
+_EMPTY_CALL = """INSERT OR IGNORE INTO function_calls
+    (number, run, app, function, method, parent, queue, sealed, created_ms, inputs)
+    SELECT ?, run, app, function, ?, ?, number, 0, ?, 0 FROM queues WHERE number = ?"""
 _ACCEPT_INPUT = """INSERT INTO inputs
     (number, call, place, queue, attempts, losses, worker, submitted_ms, reason, payload, payload_size)
     VALUES (?, ?, ?, ?, 0, 0, '', ?, '', ?, ?)"""
@@ -284,8 +290,9 @@ def _write(connection: sqlite3.Connection, rows: list[Entry]) -> Written:
         match row:
             case Accepted():
                 _accept(connection, row, known)
-            case Began(number, attempts, losses, worker, began_ms):
-                connection.execute(_ARCHIVE, (began_ms, LOST, ENGINE_ENDED, number))
+            case Began(number, attempts, losses, worker, began_ms, left):
+                if left:
+                    connection.execute(_ARCHIVE, (began_ms, LOST, ENGINE_ENDED, number))
                 if not connection.execute(_BEGIN, (attempts, losses, worker, began_ms, number)).rowcount:
                     void.add(number)
             case Failed(number, attempts, losses, outcome, reason, failed_ms):
@@ -310,7 +317,7 @@ def _accept(connection: sqlite3.Connection, row: Accepted, known: dict[int, int]
     parent = row.parent or None
     values = (row.call, row.method, parent, row.key, row.sealed, row.now_ms, row.queue)
     connection.execute(_ACCEPT_CALL, values)
-    connection.execute(_ACCEPT_INPUT, (row.number, row.call, row.index, row.queue, row.now_ms, row.payload, row.size))
+    connection.execute(_ACCEPT_INPUT, (row.number, row.call, row.place, row.queue, row.now_ms, row.payload, row.size))
 
 
 def _count(connection: sqlite3.Connection, ended: Counter[tuple[int, int]], now_ms: int) -> frozenset[int]:
@@ -382,7 +389,7 @@ def _record(connection: sqlite3.Connection, rows: list[CallRow]) -> None:
         _RECORD_INPUT,
         [
             (
-                *(row.number, row.call, row.index, row.attempts, row.losses, row.worker),
+                *(row.number, row.call, row.place, row.attempts, row.losses, row.worker),
                 *(row.submitted_ms, row.started_ms, row.finished_ms, row.outcome, row.reason),
             )
             for row in rows

@@ -18,12 +18,13 @@ from small_engine import pool_spec
 
 from slipway.compiler.nodes import Graph
 from slipway.dsl.errors import InvalidError, NotFoundError, RuntimeUnavailable
+from slipway.executor.channels import Scope
 from slipway.executor.containers import Containers
-from slipway.executor.engine import Engine, Scope
+from slipway.executor.engine import Engine
 from slipway.executor.home import Home
 from slipway.executor.launch import LiveApp
 from slipway.executor.logbook import LogLine
-from slipway.executor.placement import PoolLimits
+from slipway.executor.scaling import PoolLimits
 
 WINDOW = {"rows": 33, "columns": 101, "kind": "vt100"}
 

@@ -11,7 +11,8 @@ from fakes import FakeRuntime
 from slipway.compiler.encode import dumps
 from slipway.compiler.nodes import Graph
 from slipway.dsl.errors import NotFoundError
-from slipway.executor.engine import Engine, Scope
+from slipway.executor.channels import Scope
+from slipway.executor.engine import Engine
 from slipway.executor.home import Home
 from slipway.executor.ports import Deployment
 from slipway.executor.requests import methods
@@ -35,7 +36,7 @@ def test_an_app_that_is_damaged_keeps_no_other_from_being_served(tmp_path: Path)
             with pytest.raises(
                 NotFoundError, match="damaged is deployed, but can't be served: this is not JSON"
             ) as said:
-                engine.open_function(Scope(), "damaged", "f")
+                await engine.channels.open(Scope(), {"app": "damaged", "function": "f"})
             assert "slipway apply" in said.value.hint
             listed = await methods(engine)["app.list"](Scope(), {}, lambda *_: None)
             assert {app["app"]: app["state"][:6] for app in listed["apps"]} == {"whole": "deploy", "damaged": "broken"}

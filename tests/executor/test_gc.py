@@ -16,14 +16,15 @@ from slipway.compiler.encode import loads, to_wire
 from slipway.compiler.nodes import Graph
 from slipway.dsl.declaration import AppDecl, FunctionDecl, LocalSource, RunCommands, SourceDecl, VolumeDecl
 from slipway.dsl.errors import DeclarationError, InvalidError, NotFoundError, RuntimeUnavailable
-from slipway.executor.engine import Engine, Scope
+from slipway.executor.channels import Scope
+from slipway.executor.engine import Engine
 from slipway.executor.gc import BUILDING, NEEDED
 from slipway.executor.home import Home
 from slipway.executor.keep import chain_of
-from slipway.executor.placement import PoolLimits
 from slipway.executor.pool import PoolSpec
 from slipway.executor.ports import ContainerSpec, Deployment
 from slipway.executor.requests import methods
+from slipway.executor.scaling import PoolLimits
 from slipway.executor.worker.host import FunctionStart, WorkerSpec
 
 DAY = 86_400.0

@@ -16,7 +16,8 @@ from slipway.compiler.facts import BaseFact
 from slipway.compiler.wire import to_wire
 from slipway.dsl.declaration import AppDecl, DebianSlim, FromRegistry, FunctionDecl, ImageDecl, Origin
 from slipway.dsl.errors import DeclarationError, InvalidError, RuntimeUnavailable
-from slipway.executor.engine import Engine, Scope
+from slipway.executor.channels import Scope
+from slipway.executor.engine import Engine
 from slipway.executor.home import Home
 from slipway.executor.ports import Ability
 from slipway.executor.requests import methods
@@ -178,8 +179,8 @@ async def test_no_two_calls_are_called_alike(desk: Desk) -> None:
     scope = Scope()
     for ident, runtime in enumerate(("native", "docker")):
         await desk.ask("apply", plan=await desk.plan(app(f"on-{runtime}"), runtime))
-        channel, _ = desk.engine.open_function(scope, f"on-{runtime}", "f")
-        desk.engine.call(scope, Frame(Kind.CALL, ident, channel=channel), NO_FD)
+        channel, _ = await desk.engine.channels.open(scope, {"app": f"on-{runtime}", "function": "f"})
+        desk.engine.channels.call(scope, Frame(Kind.CALL, ident, channel=channel), NO_FD)
     assert len(set(scope.calls.values())) == 2
 
 

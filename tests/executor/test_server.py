@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from fakes import FakeRuntime
 
-from slipway.executor.engine import Engine, Scope
+from slipway.executor.channels import Scope
+from slipway.executor.engine import Engine
 from slipway.executor.home import Home
 from slipway.executor.server import MOST_OF_A_WORKER, Server
 from slipway.executor.worker.frames import HEADER, Frame, Kind, pack

@@ -17,7 +17,8 @@ from local_runtime import LocalProcessRuntime
 from slipway.compiler.wire import to_wire
 from slipway.dsl.declaration import AppDecl, Autoscaling, DebianSlim, FunctionDecl, ImageDecl, LocalSource, SourceDecl
 from slipway.dsl.errors import StalePlanError
-from slipway.executor.engine import Engine, Scope
+from slipway.executor.channels import Scope
+from slipway.executor.engine import Engine
 from slipway.executor.home import Home
 from slipway.executor.requests import methods
 from slipway.executor.worker import payload
@@ -77,9 +78,9 @@ class Shop:
         """What a call of what is in force answers."""
         ended: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
         scope = Scope(send=lambda frame, _fd: ended.set_result(frame))
-        channel, _ = self.engine.open_function(scope, "shop", "index")
+        channel, _ = await self.engine.channels.open(scope, {"app": "shop", "function": "index"})
         packed = payload.dump(((), {})).bytes()
-        self.engine.call(scope, Frame(Kind.CALL, 1, packed, channel), NO_FD)
+        self.engine.channels.call(scope, Frame(Kind.CALL, 1, packed, channel), NO_FD)
         frame = await ended
         assert frame.outcome == Outcome.RETURNED, bytes(frame.payload)
         return pickle.loads(bytes(frame.payload))

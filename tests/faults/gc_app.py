@@ -19,7 +19,8 @@ from assembly import app
 
 from slipway.compiler.encode import to_wire
 from slipway.dsl.declaration import AppDecl, FunctionDecl, LocalSource, RunCommands, SourceDecl
-from slipway.executor.engine import Engine, Scope
+from slipway.executor.channels import Scope
+from slipway.executor.engine import Engine
 from slipway.executor.home import Home
 from slipway.executor.requests import methods
 from slipway.executor.runtime.native import NativeRuntime

@@ -43,7 +43,7 @@ def row(number: int, **more: Any) -> CallRow:
     made = CallRow(
         number=number,
         call=number,
-        index=0,
+        place=0,
         run="search",
         app="search",
         function="f",
@@ -62,7 +62,7 @@ def row(number: int, **more: Any) -> CallRow:
 
 def accepted(number: int, *, call: int = 0, index: int = 0, queue: int = 1, **more: Any) -> Accepted:
     values: dict[str, Any] = {"method": "", "parent": 0, "sealed": not call, "now_ms": number, "payload": b"p"}
-    return Accepted(number=number, call=call or number, index=index, queue=queue, **values | more)
+    return Accepted(number=number, call=call or number, place=index, queue=queue, **values | more)
 
 
 def began(number: int, attempts: int = 1, worker: str = "w") -> Began:
@@ -82,12 +82,12 @@ async def call_of(reads: CallReads, number: int) -> FunctionCall:
 
 def test_records_of_a_map_are_one_call(tmp_path: Path) -> None:
     async def act(writes: CallWrites, reads: CallReads) -> None:
-        await writes.record([row(10, parent=7), *(row(n, call=1, index=n - 2) for n in range(2, 5))])
-        await writes.record([row(6, call=1, index=4, outcome=Outcome.RAISED, reason="why")])
+        await writes.record([row(10, parent=7), *(row(n, call=1, place=n - 2) for n in range(2, 5))])
+        await writes.record([row(6, call=1, place=4, outcome=Outcome.RAISED, reason="why")])
         single, a_map = await reads.calls()
         assert (single.number, single.parent, single.inputs, single.returned, single.queue) == (10, 7, 1, 1, None)
         assert (a_map.number, a_map.inputs, a_map.returned, a_map.raised, a_map.finished_ms) == (1, 4, 3, 1, 7)
-        assert [row.index for row in await reads.inputs(1, start=1)] == [1, 2, 4]
+        assert [row.place for row in await reads.inputs(1, start=1)] == [1, 2, 4]
         assert await reads.call_of(6) == 1 and await reads.call_of(99) is None
         assert [child.number for child in await reads.children([7], 10)] == [10]
         assert await reads.result(1, 0) is None  # it was not spawned
@@ -132,7 +132,7 @@ def test_an_attempt_that_an_engine_left_behind_is_archived_when_the_next_begins(
     async def act(writes: CallWrites, reads: CallReads) -> None:
         queue = await writes.queue("search", "search", "f", "", None)
         await writes.write([accepted(5, queue=queue), began(5)])
-        await writes.write([began(5, 2, "w2")])
+        await writes.write([began(5, 2, "w2")._replace(left=True)])
         (left,) = await reads.attempts([5])
         assert (left.worker, left.outcome, left.reason) == ("w", Outcome.LOST, call_writes.ENGINE_ENDED)
 
@@ -156,11 +156,12 @@ def test_a_call_that_is_not_sealed_is_not_over(tmp_path: Path) -> None:
         await writes.write([accepted(n, call=1, index=n - 2, queue=queue) for n in (2, 3)])
         assert not (await writes.write([ended(2, call=1), ended(3, call=1)])).finished
         assert (await call_of(reads, 1)).finished_ms is None
-        assert await writes.seal(1, 50)
+        assert await writes.seal(1, queue, "", 0, 50)
         assert (await call_of(reads, 1)).finished_ms == 50
         await writes.write([accepted(4, call=1, index=2, queue=queue)])
         await writes.seal_all(60)
-        assert not await writes.seal(9, 1)
+        assert await writes.seal(9, queue, "", 0, 70)
+        assert (await call_of(reads, 9)).inputs == 0
 
     run(tmp_path, act)
 
@@ -171,13 +172,13 @@ def test_what_waits_is_cancelled_in_parts_but_for_what_is_held(tmp_path: Path, m
     async def act(writes: CallWrites, reads: CallReads) -> None:
         queue = await writes.queue("search", "search", "f", "", None)
         await writes.write([accepted(n, call=1, index=n - 2, queue=queue, payload=None, size=9) for n in range(2, 7)])
-        await writes.seal(1, 0)
+        await writes.seal(1, queue, "", 0, 0)
         cut = await writes.cancel_call(1, "told to", 9, but={3})
-        assert (cut.count, cut.following, cut.ended, cut.files) == (1, 2, ((1, 0),), ())
+        assert (cut.number, cut.following, cut.ended, cut.files) == (1, 2, ((1, 0),), ())
         cut = await writes.cancel_call(1, "told to", 9, start=2, but={3})
-        assert (cut.count, cut.following) == (2, 4)
+        assert (cut.number, cut.following) == (2, 4)
         cut = await writes.cancel_call(1, "told to", 9, start=4, but={3})
-        assert (cut.count, cut.following, cut.finished) == (1, None, frozenset())
+        assert (cut.number, cut.following, cut.finished) == (1, None, frozenset())
         cut = await writes.cancel_queue(queue, "the app has ended", 9, keep=False)
         assert (cut.ended, cut.files, cut.finished) == (((1, 1),), (3,), {1})
         assert [found.outcome for found in await reads.inputs(1)] == [Outcome.CANCELLED] * 5
@@ -190,7 +191,7 @@ def test_trying_again_begins_a_new_series(tmp_path: Path) -> None:
     async def act(writes: CallWrites, reads: CallReads) -> None:
         queue = await writes.queue("search", "search", "f", "", None)
         await writes.write([accepted(n, call=1, index=n - 2, queue=queue) for n in (2, 3)])
-        await writes.seal(1, 0)
+        await writes.seal(1, queue, "", 0, 0)
         await writes.write([began(2), began(3), ended(2, call=1)])
         await writes.write([ended(3, call=1, outcome=Outcome.RAISED, reason="it raised", result=None, size=1 << 20)])
         assert await writes.retry(1, 9) == (1, (3,), None)
@@ -222,7 +223,7 @@ def test_results_expire_before_the_records_of_their_calls(tmp_path: Path, monkey
     async def act(writes: CallWrites, reads: CallReads) -> None:
         queue = await writes.queue("search", "search", "f", "", None)
         await writes.write([accepted(n, call=1, index=n - 2, queue=queue) for n in range(2, 7)])
-        await writes.seal(1, 0)
+        await writes.seal(1, queue, "", 0, 0)
         await writes.write([ended(n, call=1, outcome=1, result=None, size=1 << 20) for n in range(2, 7)])
         await writes.write([accepted(8, queue=queue), ended(8, now_ms=5000), accepted(9, queue=queue)])
         await writes.record([row(10), row(11)])

@@ -1,0 +1,96 @@
+"""Payloads and results of durable inputs that are too big for a row: a file each, whose row says that it is whole.
+
+They are not blobs: no two inputs share one, so no digest is computed and none is removed from under another input.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from slipway.executor.disk import sync, sync_all_beside
+
+IN_ROW = 8 * 1024  # bytes; what is bigger lies in a file
+MANY = 16  # files from which on one call that syncs all of a file system beats one for each
+NO_FD = -1
+
+
+class Kept(NamedTuple):
+    """What is to be kept: of which input, its payload ("in") or result ("out"), as bytes or in a descriptor."""
+
+    number: int
+    kind: str
+    data: bytes = b""
+    fd: int = NO_FD
+    length: int = 0
+
+
+class PayloadFiles:
+    """Files in folders by the end of their number. Methods block: call them in a thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def keep(self, things: Iterable[Kept]) -> None:
+        """Write files, and have the disk write them, before anybody says that they are there. A file is never written
+        to twice: somebody may be reading the one of before."""
+        paths = []
+        for thing in things:
+            path = self.path(thing.number, thing.kind)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                _fill(fd, thing)
+            finally:
+                os.close(fd)
+            paths.append(path)
+        if len(paths) > MANY:
+            sync_all_beside(self._folder)
+            return
+        for path in paths:
+            sync(path)
+        for folder in {path.parent for path in paths}:
+            sync(folder)
+
+    def read(self, number: int, kind: str) -> bytes:
+        return self.path(number, kind).read_bytes()
+
+    def open(self, number: int, kind: str) -> int:
+        """A descriptor to read it from, which stays good when the file is removed."""
+        return os.open(self.path(number, kind), os.O_RDONLY | os.O_CLOEXEC)
+
+    def remove(self, numbers: Iterable[int], *kinds: str) -> None:
+        """Remove what there is of inputs."""
+        for number in numbers:
+            for kind in kinds:
+                self.path(number, kind).unlink(missing_ok=True)
+
+    def all(self) -> Iterator[tuple[int, str]]:
+        """Everything that there is."""
+        with suppress(FileNotFoundError):
+            for folder in os.scandir(self._folder):
+                for entry in os.scandir(folder.path):
+                    number, _, kind = entry.name.partition(".")
+                    with suppress(ValueError):
+                        yield int(number, 16), kind
+
+    def path(self, number: int, kind: str) -> Path:
+        return self._folder / f"{number & 0xFF:02x}" / f"{number:x}.{kind}"
+
+
+def _fill(to: int, thing: Kept) -> None:
+    if thing.fd == NO_FD:
+        view = memoryview(thing.data)
+        while view.nbytes:
+            view = view[os.write(to, view) :]
+        return
+    at = 0
+    while at < thing.length:
+        sent = os.sendfile(to, thing.fd, at, thing.length - at)
+        if not sent:
+            raise OSError("the payload is shorter than was said")
+        at += sent
