@@ -18,9 +18,10 @@ from .running import AppRun
 from .session import Running, the_runner
 
 if TYPE_CHECKING:
-    from typing import Unpack
-
-    from typing_extensions import dataclass_transform
+    from typing import (
+        Unpack,
+        dataclass_transform,  # since 3.11; a checker knows it
+    )
 
     from .cls import Cls
     from .declaration import Fault, Origin
