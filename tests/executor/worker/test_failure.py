@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import builtins
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from slipway.dsl.errors import DeclarationError, ExecutionError, InvalidError, SerializationError
 from slipway.executor.worker import failure
+
+
+Group: Any = vars(builtins).get("ExceptionGroup")  # new in Python 3.11
 
 
 class Picky(Exception):
@@ -119,3 +124,110 @@ def test_a_chain_that_bites_its_tail_ends() -> None:
     one, two = ValueError("one"), ValueError("two")
     one.__context__, two.__context__ = two, one
     assert str(failure.unpack(failure.pack(one))) == "one"
+
+
+# --- where it was raised ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_worker() -> Iterator[None]:
+    failure.say_where("w3-77")
+    yield
+    failure.say_where("")
+
+
+def trace_of(error: BaseException) -> str:
+    return failure.trace(failure.pack(error))
+
+
+@pytest.mark.usefixtures("in_worker")
+def test_files_are_said_to_be_the_workers_and_source_lines_come_along() -> None:
+    said = trace_of(raised(ValueError("outer"), raised(KeyError("inner"))))
+    assert said.count(f'File "<w3-77>:{__file__}"') == 2 and said.count("raise error") >= 2
+    assert f'File "{__file__}"' not in said
+
+
+@pytest.mark.usefixtures("in_worker")
+def test_the_log_has_the_traceback_under_the_files_own_names(capsys: pytest.CaptureFixture[str]) -> None:
+    failure.pack(raised(ValueError("bad")), printed=True)
+    said = capsys.readouterr().err
+    assert f'File "{__file__}"' in said and said.endswith("ValueError: bad\n") and "w3-77" not in said
+
+
+def test_frames_of_ours_are_left_out_also_between_those_of_the_user() -> None:
+    from slipway.dsl.variant import Variant
+
+    try:
+        Variant(parameters=Items()).opening()
+    except LookupError as error:
+        said = trace_of(error)
+    assert "dsl/variant.py" not in said and said.count("test_failure.py") == 2
+
+
+class Items(tuple[Any, ...]):
+    __slots__ = ()
+
+    def __bool__(self) -> bool:
+        raise LookupError("mine")
+
+
+def test_what_we_say_on_purpose_ends_at_the_users_line_and_a_bug_of_ours_does_not() -> None:
+    from slipway.dsl.origin import checked_name
+    from slipway.executor.worker.frames import Decoder
+
+    try:
+        checked_name("..", "a thing")
+    except InvalidError as error:
+        assert "dsl/origin.py" not in trace_of(error)
+    try:
+        Decoder().feed(7)  # type: ignore[arg-type]
+    except TypeError as error:
+        assert "frames.py" not in trace_of(error)
+    try:
+        failure.trace(b"")
+    except Exception as error:  # noqa: BLE001 - struct.error has no public name
+        assert "worker/failure.py" in trace_of(error)
+
+
+# --- groups and chains --------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(Group is None, reason="exception groups came with Python 3.11")
+def test_groups_come_back_with_their_members_and_these_with_their_causes() -> None:
+    inner = raised(Picky(7, why="because"), KeyError("root"))
+    group = Group("several", [inner, Group("more", [ValueError("b")])])
+    group.add_note("noted")
+    got = there_and_back(group)
+    assert type(got) is Group and str(got) == str(group) and got.__notes__ == ["noted"]
+    picky, more = got.exceptions
+    assert type(picky) is Picky and picky.code == 7 and isinstance(picky.__cause__, KeyError)
+    assert isinstance(more, Group) and str(more.exceptions[0]) == "b"
+    said = trace_of(raised(group))
+    assert "Picky: 7: because" in said and "ValueError: b" in said
+
+
+@pytest.mark.skipif(Group is None, reason="exception groups came with Python 3.11")
+def test_a_group_with_a_member_that_cannot_be_pickled() -> None:
+    import threading
+
+    bad = ValueError("holds a lock")
+    bad.lock = threading.Lock()  # type: ignore[attr-defined]
+    got = there_and_back(Group("several", [bad]))
+    assert isinstance(got, SerializationError) and "several" in str(got)
+
+
+def test_what_came_from_another_worker_is_told_once() -> None:
+    first = failure.unpack(failure.pack(raised(ValueError("bad"))))
+    second = failure.unpack(failure.pack(raised(first)))
+    assert type(second) is ValueError
+    assert isinstance(second.__cause__, failure.RemoteTraceback) and second.__cause__.__cause__ is None
+    assert second.__cause__.text.count("ValueError: bad") == 2, "there, and where it was called from"
+
+
+def test_a_cancellation_is_known() -> None:
+    import asyncio
+
+    from slipway.dsl.errors import InputCancellation
+
+    assert failure.is_cancellation(InputCancellation("x")) and failure.is_cancellation(asyncio.CancelledError())
+    assert not failure.is_cancellation(KeyboardInterrupt())
