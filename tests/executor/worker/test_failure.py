@@ -12,7 +12,6 @@ import pytest
 from slipway.dsl.errors import DeclarationError, ExecutionError, InvalidError, SerializationError
 from slipway.executor.worker import failure
 
-
 Group: Any = vars(builtins).get("ExceptionGroup")  # new in Python 3.11
 
 
