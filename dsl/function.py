@@ -335,7 +335,8 @@ class Function(Scaled, Generic[P, R, L]):
         running = (self.app.running if self.app else None) or (worker_app() if self.app else None)
         app = running.app_id if running else self.app_name or (self.app.name if self.app else None) or ""
         known = self._is_generator if self._raw is None else self.is_generator
-        return restore, (app, self.name, self.method, self.variant, known)
+        declared = self.app.name if self.app else None
+        return restore, (app, self.name, self.method, self.variant, known, declared)
 
     def __repr__(self) -> str:
         app = self.app_name if self.app is None else self.app.name
@@ -343,11 +344,13 @@ class Function(Scaled, Generic[P, R, L]):
 
 
 def restore(
-    app: str, name: str, method: str, variant: Variant | None, is_generator: bool | None
+    app: str, name: str, method: str, variant: Variant | None, is_generator: bool | None, declared: str | None
 ) -> Function[..., Any, Any]:
     """A handle from a pickle: the one that this process has declared, else one to be looked up."""
     worker = worker_app()
-    for known in reversed(registry.apps):
+    latest_first = list(reversed(registry.apps))
+    latest_first.sort(key=lambda one: one.name != declared)  # a file may have several apps; a worker serves one
+    for known in latest_first:
         running = known.running or worker
         if app in {known.name or "", running.app_id if running else ""} and name in known.functions and not method:
             found = known.functions[name]

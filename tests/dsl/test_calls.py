@@ -389,3 +389,16 @@ def test_handles_look_like_their_functions() -> None:
     assert add.raw_function is add.raw
     assert repr(add.remote) == "<add.remote>" and add.remote is add.remote
     assert later.is_async and not add.is_async and count.is_generator
+
+
+def test_of_functions_of_one_name_a_pickle_means_that_of_its_app(in_worker: Callable[[Running], None]) -> None:
+    """A file may declare several apps; a worker serves one, and knows that by its id alone."""
+    first, second = slipway.App("first"), slipway.App("second")
+
+    def same(x: int) -> int:
+        return x
+
+    functions = [one.function(serialized=True)(same) for one in (first, second)]
+    in_worker(Running(app_id="ap-7", session=LocalRunner().session_))
+    for function in functions:
+        assert pickle.loads(pickle.dumps(function)) is function
