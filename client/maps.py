@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from slipway.executor.worker import payload
 
@@ -23,14 +23,20 @@ if TYPE_CHECKING:
 WINDOW = 1000  # inputs of one map that are under way, or done and not yet asked for
 
 
+class How(NamedTuple):
+    """How results are wanted: in the order of the inputs or as they come, failures raised or as results."""
+
+    ordered: bool
+    exceptions: bool
+
+
 class Mapping:
     """Which inputs are under way, and the results that nobody has asked for yet."""
 
-    def __init__(self, outbox: Outbox, name: str, *, ordered: bool, exceptions: bool) -> None:
+    def __init__(self, outbox: Outbox, name: str, how: How) -> None:
         self._outbox = outbox
         self._name = name
-        self._ordered = ordered
-        self._exceptions = exceptions
+        self._ordered, self._exceptions = how
         self._indexes: dict[int, int] = {}  # id of a call under way → which input it is
         self._results: dict[int, tuple[Frame, int]] = {}  # which input → its result, until it is asked for
         self._taken = self._given = 0
@@ -88,19 +94,13 @@ class Mapping:
 
 
 def results_of(
-    connection: Connection,
-    channels: Channels,
-    function: FunctionRef,
-    inputs: Iterable[Input],
-    *,
-    ordered: bool,
-    exceptions: bool,
+    connection: Connection, channels: Channels, function: FunctionRef, inputs: Iterable[Input], how: How
 ) -> Iterator[Any]:
     """One result for each input. When one fails, or nobody asks any more, what has not begun is cancelled."""
     waiter = Waiter()
     channel = channels.together(function, "map").channel
     outbox = Outbox(connection, waiter, function.title, channel)
-    work = Mapping(outbox, function.title, ordered=ordered, exceptions=exceptions)
+    work = Mapping(outbox, function.title, how)
     source = iter(inputs)
     try:
         while True:
@@ -127,13 +127,7 @@ def results_of(
 
 
 async def results_of_aio(
-    connection: Connection,
-    channels: Channels,
-    function: FunctionRef,
-    inputs: AsyncIterator[Input],
-    *,
-    ordered: bool,
-    exceptions: bool,
+    connection: Connection, channels: Channels, function: FunctionRef, inputs: AsyncIterator[Input], how: How
 ) -> AsyncIterator[Any]:
     """As `results_of`: inputs are taken while results come in."""
     import asyncio  # here a loop runs, so it is loaded
@@ -141,7 +135,7 @@ async def results_of_aio(
     mailbox = Mailbox(connection)
     channel = (await channels.together_aio(function, "map")).channel
     outbox = Outbox(connection, mailbox.waiter, function.title, channel)
-    work = Mapping(outbox, function.title, ordered=ordered, exceptions=exceptions)
+    work = Mapping(outbox, function.title, how)
     source = inputs.__aiter__()
     taking: asyncio.Future[Input] | None = None
     hearing: asyncio.Future[tuple[Frame, int]] | None = None

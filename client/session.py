@@ -12,7 +12,7 @@ from slipway.executor.worker import payload
 from . import spawned
 from .channels import Channels
 from .connection import Connection
-from .maps import results_of, results_of_aio
+from .maps import How, results_of, results_of_aio
 from .packing import calling_input, pack_arguments, unpack_result
 from .streams import items_of, items_of_aio
 
@@ -46,16 +46,14 @@ class EngineSession:
         self, function: FunctionRef, inputs: Iterable[Input], *, order_outputs: bool, return_exceptions: bool
     ) -> Iterator[Any]:
         """One result for each input. When one fails, or nobody asks any more, what has not begun is cancelled."""
-        return results_of(
-            self.connection, self._channels, function, inputs, ordered=order_outputs, exceptions=return_exceptions
-        )
+        how = How(order_outputs, return_exceptions)
+        return results_of(self.connection, self._channels, function, inputs, how)
 
     def map_aio(
         self, function: FunctionRef, inputs: AsyncIterator[Input], *, order_outputs: bool, return_exceptions: bool
     ) -> AsyncIterator[Any]:
-        return results_of_aio(
-            self.connection, self._channels, function, inputs, ordered=order_outputs, exceptions=return_exceptions
-        )
+        how = How(order_outputs, return_exceptions)
+        return results_of_aio(self.connection, self._channels, function, inputs, how)
 
     def stream(self, function: FunctionRef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
         """The items of a generator. It ends when nobody asks any more."""
