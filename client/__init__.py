@@ -19,7 +19,7 @@ TYPE_CHECKING = False  # as `typing` has it, which takes longer to import than a
 if TYPE_CHECKING:
     from typing import Any
 
-    from slipway.dsl import errors as exception
+    from slipway import exception as exception
     from slipway.dsl.app import App as App
     from slipway.dsl.cls import Cls as Cls
     from slipway.dsl.context import current_function_call_id as current_function_call_id
@@ -134,7 +134,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     if name == "exception":
-        found: Any = import_module("slipway.dsl.errors")
+        found: Any = import_module("slipway.exception")
     elif name in _HOME:
         import_module("slipway.dsl.session").set_runner(_make_runner)
         inside = name in _INSIDE and import_module("slipway.dsl.context").is_inside()
