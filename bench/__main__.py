@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("plan", "calls", "container", "docker")
+BENCHMARKS = ("plan", "calls", "classes", "container", "docker")
 
 
 def main() -> int:
