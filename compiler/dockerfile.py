@@ -100,6 +100,8 @@ def _logical(lines: list[str], at: int) -> tuple[str | None, int]:
         while at < len(lines) and (not lines[at].strip() or lines[at].lstrip().startswith("#")):
             at += 1
         if at == len(lines):
+            while CONTINUED.search(text):  # what is written out again must not go on either
+                text = CONTINUED.sub("", text)
             return text.strip(), at
         line = lines[at]
         at += 1

@@ -66,7 +66,7 @@ def test_comments_continuations_and_directives() -> None:
         (6, "RUN apt-get update &&   apt-get clean   && true"),
         (12, "CMD"),
     ]
-    assert lines("RUN a \\") == [(1, "RUN a")]
+    assert lines("RUN a \\") == lines("RUN a \\\\") == [(1, "RUN a")]
     assert [(p.line, p.summary) for p in problems_of("# escape=`\nFROM a", {}, whole=True)] == [
         (1, "only \\ can be the escape character")
     ]
