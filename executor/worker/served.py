@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from slipway.dsl.errors import ExecutionError
 
@@ -18,13 +18,16 @@ if TYPE_CHECKING:
 _ASYNC = 0x80 | 0x200  # of a code object: it is a coroutine or an asynchronous generator
 
 
-class Target(NamedTuple):
+class Target:
     """What an input calls; `name` is for messages."""
 
-    name: str
-    function: Callable[..., Any]
-    is_async: bool
-    is_generator: bool
+    __slots__ = ("function", "is_async", "is_generator", "name")
+
+    def __init__(self, name: str, function: Callable[..., Any], is_async: bool, is_generator: bool) -> None:
+        self.name = name
+        self.function = function
+        self.is_async = is_async
+        self.is_generator = is_generator
 
 
 class Served:

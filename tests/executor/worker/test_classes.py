@@ -10,6 +10,8 @@ import pytest
 from worker_rig import worker
 
 from slipway.dsl.errors import ExecutionError
+from slipway.executor.runtime.pythons import Pythons
+from slipway.executor.worker.failure import RemoteTraceback
 
 CODE = """
 import asyncio, sys, threading
@@ -154,6 +156,7 @@ class Interrupted:
     def end(self):
         print("ended")
 """
+PYTHONS = {python.minor: python.executable for python in Pythons().all()}
 METHODS: dict[str, Any] = {
     "Model": (("embed", False, False), ("twice", False, False), ("count", False, True)),
     "Mixed": (("slow", True, False), ("quick", False, False), ("items", True, True)),
@@ -173,6 +176,20 @@ def test_hooks_parameters_and_methods(tmp_path: Path) -> None:
         assert rig.hang_up() == 0
         assert [line.text for line in rig.lines][3:] == ["last None"]
         assert rig.lines[-1].call is None
+
+
+@pytest.mark.parametrize("version", PYTHONS)
+def test_on_every_python(tmp_path: Path, version: str) -> None:
+    with worker(tmp_path, CODE, "Mixed", python=PYTHONS[version], methods=METHODS["Mixed"], concurrency=2) as rig:
+        assert rig.result(rig.send((1,), method=0)) == (1, True)
+        assert rig.result(rig.send((1,), method=1)) == (1, False, False)
+        assert list(rig.items(rig.send((300,), method=2))) == list(range(300))
+        with pytest.raises(TypeError, match="unexpected") as caught:
+            rig.result(rig.send((), {"gone": 1}, method=0))
+        assert isinstance(caught.value.__cause__, RemoteTraceback)
+        rig.process.terminate()
+        assert rig.ended() == -signal.SIGTERM
+        assert [line.text for line in rig.lines if line.stream == 1] == ["begun", "ended True True"]
 
 
 def test_async_hooks_share_the_loop_with_inputs_and_plain_methods_run_between(tmp_path: Path) -> None:
