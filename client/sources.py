@@ -87,10 +87,10 @@ def module_name(module: ModuleType) -> str:
 def code_of(module: ModuleType, origin: Origin) -> SourceDecl:
     """The files that hold a module: its script, or the whole package that it is part of."""
     file = getattr(module, "__file__", None)
-    if file is None:
+    if file is None or file == "<stdin>":  # of `python -`
         raise InvalidError(
             f"{origin}: the code of {module.__name__} is in no file, so that it can't be taken to a worker",
-            hint="Put it in a file, or say @app.function(serialized=True).",
+            hint="Put it in a file, or say serialized=True in its decorator.",
         )
     name = module_name(module)
     top, dot, _ = name.partition(".")

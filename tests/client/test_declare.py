@@ -803,3 +803,13 @@ def test_dockerfiles_bring_their_text_and_what_they_copy(load: Load, tmp_path: P
     assert said["Dockerfile", 2] == "nothing in the context is called nosuch"
     assert said["Dockerfile", 3] == "VOLUME is not supported"
     assert "nosuch can't be read" in said["app.py", 11]
+
+
+def test_a_program_that_is_in_no_file_is_told_so() -> None:
+    program = (
+        "import slipway\nfrom pathlib import Path\nfrom slipway.declare import declare\napp = slipway.App('a')\n"
+        "@app.cls()\nclass Model:\n    @slipway.method()\n    def f(self): ...\n"
+        "(fault,) = declare(app, file=Path('prompt'))[0].faults\nprint(fault.address, '|', fault.summary)\n"
+    )
+    done = subprocess.run([sys.executable, "-"], input=program, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("class Model | the code of __main__ is in no file")
