@@ -54,11 +54,14 @@ def _row(entry: dict[str, Any]) -> tuple[str, ...]:
 
 
 def trouble_lines(entry: dict[str, Any]) -> list[str]:
-    """The functions of an app that should always have workers and whose last one could not be started."""
+    """The functions of an app that should always have workers and whose last one could not be started, and those that
+    can't have the memory snapshot that they ask for."""
+    said = {"troubles": "its last worker could not be started", "plain": "no memory snapshot"}
     return [
         line
-        for function, reason in entry.get("troubles", {}).items()
-        for line in f"{entry['app']}.{function}: its last worker could not be started: {reason}".splitlines()
+        for key, what in said.items()
+        for function, reason in entry.get(key, {}).items()
+        for line in f"{entry['app']}.{function}: {what}: {reason}".splitlines()
     ]
 
 

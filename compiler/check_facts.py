@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from attrs import evolve
+
 from slipway.dsl.declaration import (
     AddLocal,
     AddPython,
@@ -17,6 +19,7 @@ from slipway.dsl.declaration import (
     LocalSource,
     Origin,
     PipInstall,
+    Resources,
     SecretDecl,
     Step,
     UvSync,
@@ -74,6 +77,8 @@ def _subjects(decl: AppDecl) -> set[str]:
         used |= {"gpu"} if resources.gpus else set()
         used |= {"disk"} if resources.ephemeral_disk_mib else set()
         used |= {"network"} if function.block_network else set()
+        limited = evolve(resources, gpus=()) != Resources()
+        used |= {"snapshot"} if function.memory_snapshot and limited else set()
     return used
 
 

@@ -310,6 +310,11 @@ class Requests:
                 for pool in served
                 if pool.trouble is not None and pool.spec.limits.min_workers
             },
+            "plain": {
+                pool.spec.function: pool.template.why_plain
+                for pool in served
+                if pool.template is not None and pool.template.why_plain
+            },
         }
 
     async def logs(self, _scope: Scope, params: dict[str, Any], emit: Emit) -> dict[str, Any]:

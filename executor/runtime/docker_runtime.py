@@ -22,7 +22,7 @@ from .docker_bases import DockerBases
 from .docker_build import build_dockerfile
 from .docker_commit import commit, remove_container
 from .docker_container import GOING, DockerContainer
-from .docker_prepare import Preparing
+from .docker_prepare import UNDIVIDED, Preparing
 from .docker_store import Image, Store
 
 BASES = ("debian_slim", "from_registry", "from_dockerfile", "micromamba")
@@ -150,6 +150,7 @@ class DockerRuntime:
         no_disk = self._no_disk or docker_spec.no_disk_limit(facts)
         if no_disk:
             notes.append(("disk", f"ephemeral disk not limited: {no_disk}"))
+        notes.append(("snapshot", f"no memory snapshot where memory=, cpu= or ephemeral_disk= is set: {UNDIVIDED}"))
         return Ability(notes=tuple(notes))
 
     async def _usable(self) -> Facts:

@@ -512,6 +512,15 @@ def test_limits_are_noted_only_where_they_are_asked_for() -> None:
     assert {f.severity for f in faults} == {"note"}
 
 
+def test_what_a_runtime_says_of_snapshots_is_for_functions_with_one_and_with_limits() -> None:
+    notes = (("snapshot", "no memory snapshot where memory= is set"),)
+    for snapshot in (False, True):
+        for resources in (Resources(), Resources(gpus=("T4",)), Resources(cpu_milli=500)):
+            asked = app(function(resources=resources, memory_snapshot=snapshot))
+            faults = check_facts(asked, world(asked, notes=notes))
+            assert bool(faults) == (snapshot and resources.cpu_milli is not None)
+
+
 def uv(frozen: bool = True) -> AppDecl:
     return with_step(UvSync(project=LocalSource(local="/p", remote="/.uv", is_dir=True), frozen=frozen, origin=HERE))
 

@@ -150,12 +150,11 @@ def test_a_worker_with_gpus_in_gvisor_is_asked_for(tmp_path: Path) -> None:
 
 def test_disk_space_that_the_engine_does_not_limit_is_told_of_and_left_out(tmp_path: Path) -> None:
     async def scenario(runtime: DockerRuntime) -> None:
-        assert (await runtime.ability()).notes == ()
+        assert "disk" not in dict((await runtime.ability()).notes)
         for _ in range(2):
             container = await runtime.create(evolve(SPEC, limits=Limits(disk_mib=512)))
             await container.kill()
-        ((subject, why),) = (await runtime.ability()).notes
-        assert subject == "disk"
+        why = dict((await runtime.ability()).notes)["disk"]
         assert why.startswith("ephemeral disk not limited: ")
         assert "pquota" in why
 
