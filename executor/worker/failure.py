@@ -110,14 +110,22 @@ def _texts_of(error: BaseException) -> tuple[str, str]:
     try:
         told = traceback.TracebackException(type(error), error, error.__traceback__)
         _each(told, error, _leave_ours_out)
-        here = "".join(told.format())
+        here = _format(told, error)
         if not _Here.worker:
             return here, here
         _each(told, error, _name_worker)
-        return here, "".join(told.format())
+        return here, _format(told, error)
     except Exception as broken:  # noqa: BLE001 - formatting runs the user's own __str__, __repr__ and __notes__
         text = f"{describe(error)}\n(its traceback can't be shown: {type(broken).__name__})\n"
         return text, text
+
+
+def _format(told: TracebackException, error: BaseException) -> str:
+    text = "".join(told.format())
+    remote = _chain(error)[0][-1].__cause__
+    if isinstance(remote, RemoteTraceback):  # raised in another worker: as it was told there
+        text = text.replace(f"{describe(remote)}\n", f"{remote.text.rstrip()}\n", 1)
+    return text
 
 
 def _each(told: TracebackException, error: BaseException, act: Any) -> None:

@@ -221,6 +221,7 @@ def test_what_came_from_another_worker_is_told_once() -> None:
     assert type(second) is ValueError
     assert isinstance(second.__cause__, failure.RemoteTraceback) and second.__cause__.__cause__ is None
     assert second.__cause__.text.count("ValueError: bad") == 2, "there, and where it was called from"
+    assert second.__cause__.text.startswith("Traceback") and "RemoteTraceback" not in second.__cause__.text
 
 
 def test_a_cancellation_is_known() -> None:
