@@ -24,7 +24,7 @@ from slipway.dsl.errors import Error, InvalidError
 from .log_query import FROM_ENGINE
 from .ports import Container, Exit, Held, Limits, Output, Process, Stats, Terminal
 from .worker.frames import Frame, Kind
-from .worker.host import StartFailed, Worker, bring_up, start_worker
+from .worker.host import StartFailed, Worker, bring_up, say_exit, start_worker
 from .worker.logs import Line
 from .worker.wire import Listener
 
@@ -132,16 +132,17 @@ class Template:
         return ""
 
     async def _watch(self, process: _TemplateProcess, hooks: Hooks) -> None:
-        why = await process.wait_ended()
+        await process.wait_ended()
         now = self._loop.time()
         self._process = None
         self._deaths = 1 if now - self._since > LIVED else self._deaths + 1
         if self._deaths > 1:
             self._not_before = now + min(MOST_BACKOFF, BACKOFF * 2.0 ** (self._deaths - 2))
+        assert process.exit is not None
+        how = say_exit(process.exit, self._spec.container.limits.memory_mib)
         lost = len(process.forks)
-        _say(
-            hooks, why.replace("the worker", "the template", 1) + (f"; {lost} workers are lost with it" if lost else "")
-        )
+        also = f"; {lost} worker{'s are' if lost > 1 else ' is'} lost with it" if lost else ""
+        _say(hooks, f"the template {how}{also}")
         await process.close()
 
 
@@ -266,7 +267,8 @@ class _Fork(Worker):
         self._gpus = await self._take_gpus()
         path = self._place.folder(template.name) / f"{self.name}.sock"
         self._listener = Listener(path, self._accept, mode=0o666)
-        gpus = {"CUDA_VISIBLE_DEVICES": ",".join(self._gpus)} if self._gpus else {}
+        names = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES") if self._gpus else ()
+        gpus = dict.fromkeys(names, ",".join(self._gpus))  # of all those that the container has
         process = template.fork({"socket": path.name, "token": self._token, "env": gpus})
         self._process = self._forked = process
         self.container = _Share(self.name, template, process)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -139,7 +140,8 @@ class LocalContainer:
     async def kill(self) -> None:
         for process in self.processes:
             if process.process.returncode is None:
-                os.killpg(process.process.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+                    os.killpg(process.process.pid, signal.SIGKILL)
             await process.wait()
 
     async def stats(self) -> Stats:

@@ -191,6 +191,8 @@ def test_limits_hold_for_each_fork_or_there_is_no_fork(any_machine: Machine) -> 
     if isinstance(any_machine, DockerMachine):
         assert who["pid"] == who["loaded_by"]
         assert "no memory snapshot, each worker starts by itself: forks of one container" in snap.log()
+        assert "snap.Model: no memory snapshot: forks of one container" in any_machine.run("app", "list").out
+        assert "no memory snapshot where memory=, cpu= or" in any_machine.run("plan", "app.py").out
     else:
         assert who["parent"] == who["loaded_by"]
     assert "ran out of memory (limit 256 MiB)" in snap.ask("model.grows.remote()")

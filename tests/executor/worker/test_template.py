@@ -15,10 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from small_engine import SmallEngine, input_of, our_code, pool_spec
 
+from slipway.executor.gpu_shares import GpuShares
 from slipway.executor.log_query import FROM_ENGINE
 from slipway.executor.pool import Pool
+from slipway.executor.ports import ContainerSpec, Limits, Prepared
+from slipway.executor.runtime.gpus import Found, Gpu
 from slipway.executor.scaling import PoolLimits
 from slipway.executor.worker import template
 from slipway.executor.worker.frames import Frame, Kind, Outcome
@@ -42,6 +46,9 @@ def meet(fifo, writes):
         return who(), slipway.is_local(), os.getsid(0), random.random(), float(numpy.random.rand())
 
 def dies(how):
+    if how.startswith("/"):
+        with open(how) as fifo:
+            return fifo.read(), os.getppid() == LOADED_BY
     if how == "exit":
         os._exit(3)
     os.kill(os.getpid(), signal.SIGSEGV)
@@ -184,10 +191,16 @@ def test_what_a_fork_prints_is_its_calls(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("how", "why"), [("exit", "exited with code 3"), ("signal", "killed by signal 11 (SIGSEGV)")])
 def test_how_a_fork_dies_is_known_and_its_siblings_live(tmp_path: Path, how: str, why: str) -> None:
     async def scenario(rig: Rig) -> None:
-        pool = rig.pool("dies", most=1)
-        outcome, reason = await rig.call(pool, how)
-        assert outcome is Outcome.LOST
-        assert why in reason
+        pool = rig.pool("dies")
+        fifo = tmp_path / "fifo"
+        os.mkfifo(fifo)
+        sibling = rig.call(pool, str(fifo))
+        with await asyncio.to_thread(fifo.open, "w") as pipe:  # until the sibling has opened it, too
+            outcome, reason = await rig.call(pool, how)
+            assert outcome is Outcome.LOST
+            assert why in reason
+            pipe.write("alive")
+        assert await sibling == (Outcome.RETURNED, ("alive", True))
 
     play(tmp_path, scenario)
 
@@ -228,6 +241,32 @@ def test_connections_are_dead_ends_in_a_fork(tmp_path: Path) -> None:
             with sock:
                 sock.send(b"for one")
                 assert await value == (b"", True)  # the template's own connection stands
+
+    play(tmp_path, scenario)
+
+
+GPUS = """
+def visible(fifo, writes):
+    with open(fifo, "w" if writes else "r"):
+        return os.environ["CUDA_VISIBLE_DEVICES"]
+"""
+
+
+def test_each_fork_has_gpus_of_its_own_and_their_container_has_all(tmp_path: Path) -> None:
+    async def scenario(rig: Rig) -> None:
+        found = Found(gpus=tuple(Gpu(uuid=f"GPU-{name}", name="Tesla T4", memory_mib=1) for name in "ab"))
+        dispatcher = rig.engine.dispatcher
+        dispatcher._place = evolve(dispatcher._place, gpus=GpuShares(lambda: found))
+        plain = rig.pool("visible", code=CODE + GPUS)
+        pool = dispatcher.open_pool(evolve(plain.spec, key="gpus", worker=evolve(plain.spec.worker, gpus=("T4",))))
+        fifo = tmp_path / "fifo"
+        os.mkfifo(fifo)
+        seen = await asyncio.gather(rig.returned(pool, str(fifo), True), rig.returned(pool, str(fifo), False))
+        assert sorted(seen) == ["GPU-a", "GPU-b"]
+        (container,) = rig.engine.runtime.containers
+        assert container.spec.gpus == ("GPU-a", "GPU-b")
+        await dispatcher.close_pool("gpus", "over")
+        assert not any(dispatcher._place.gpus._used.values())
 
     play(tmp_path, scenario)
 
@@ -297,10 +336,6 @@ def test_limits_of_forks_that_the_runtime_cannot_divide_stand_in_the_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario(rig: Rig) -> None:
-        from attrs import evolve
-
-        from slipway.executor.ports import ContainerSpec, Limits, Prepared
-
         async def prepare(spec: ContainerSpec) -> Prepared:
             return Prepared(undivided="containers are whole here")
 
