@@ -75,11 +75,14 @@ class Chaos:
                 stderr=subprocess.PIPE,
                 text=True,
             )
+            before, killed = first, self.killed.total()
             try:
                 first = self._follow(client, first, last)
             finally:
                 client.kill()
-                client.communicate()
+                said = client.communicate()[1]
+            if client.returncode and first == before and self.killed.total() == killed:
+                raise Broken(f"the client failed by itself:\n{said}")
 
     def _follow(self, client: subprocess.Popen[str], first: int, last: int) -> int:
         """Take in what the client says until it ends; the number to go on with."""
