@@ -254,10 +254,12 @@ def wait(ident: str, timeout: float | None, as_json: bool) -> int:
 
 def _outcome(link: Connection, ident: str, timeout: float | None) -> dict[str, Any]:
     """The call as it is when it is over, or when the time is."""
+    from slipway.replies import Pending
+
     limit = {} if timeout is None else {"timeout_ms": round(timeout * 1000)}
     try:
         about: dict[str, Any] = link.request("call.wait", {"call": ident} | limit)["call"]
-    except TimeoutError:
+    except Pending:
         about = link.request("call.show", {"call": ident, "limit": 1})["call"]
     return about
 

@@ -187,7 +187,12 @@ class Containers:
         staff = self._workers().get(ident)
         app = "" if staff is None else staff.spec.worker.function.app
         task = staff.pool.tasks.get(staff.number) if staff is not None else None
-        until = [task] if task is not None and params.get("follow", False) else None
+
+        async def ended() -> None:
+            if task is not None:
+                await asyncio.wait([task])
+
+        until = ended if task is not None and params.get("follow", False) else None
         if not await tell(self._engine, app, query, emit, until=until) and staff is None:
             logbook = self._engine.logbook
             if not await asyncio.to_thread(logbook.read, Query(worker=ident, tail=1), logbook.mark()):

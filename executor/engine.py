@@ -33,7 +33,7 @@ from .inputs import Input, Numbers
 from .inventory import remove_halves
 from .launch import Launcher, LiveApp
 from .ledger import APP_ENDED, Ledger
-from .logbook import LogBook, line_of, log_limits
+from .logbook import LogBook, again, line_of, log_limits
 from .pool import PoolSpec
 from .ports import CallRow, Clock, Deployment, Runtime
 from .store.blobs import FileBlobs
@@ -44,7 +44,7 @@ from .store.state import State
 from .uses import Uses
 from .volumes import Volumes
 from .worker import package
-from .worker.frames import Flag
+from .worker.frames import Flag, Outcome
 from .worker.host import Place
 from .worker.logs import Line
 from .workplace import Folders
@@ -117,7 +117,7 @@ class Engine:
             on_line=self._on_line,
             on_client=self._on_client,
             on_attempt=self.ledger.on_attempt,
-            on_attempt_over=self.ledger.on_attempt_over,
+            on_attempt_over=self._on_attempt_over,
         )
         self.numbers = Numbers(clock)
         gpus = GpuShares()
@@ -227,7 +227,9 @@ class Engine:
         """Done when the app of this id is served no longer."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if app in self.live:
-            self._ends.setdefault(app, []).append(future)
+            waiting = self._ends.setdefault(app, [])
+            waiting.append(future)
+            future.add_done_callback(waiting.remove)
         else:
             future.set_result(None)
         return future
@@ -374,6 +376,10 @@ class Engine:
         if line.call is not None:
             given = next((found for one in self.dispatchers.values() if (found := one.find(line.call))), None)
         self.logbook.append(line_of(spec, name, worker, line, given, self.clock.now_ms()))
+
+    def _on_attempt_over(self, given: Input, outcome: Outcome, reason: str) -> None:
+        self.ledger.on_attempt_over(given, outcome, reason)
+        self._on_line(given.pool.spec, given.worker_name, again(given, outcome, reason))
 
     def _on_records(self, rows: list[CallRow]) -> None:
         task = self.in_background(self._record(rows))

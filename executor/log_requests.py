@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from typing import Any
 
 from attrs import evolve
 
 from slipway.dsl.errors import InvalidError, NotFoundError
 
+from .calls import Calls
+from .channels import Scope
 from .engine import Emit, Engine
 from .log_query import STREAMS, LogLine, Query, plain
 
@@ -48,17 +51,36 @@ async def app_logs(engine: Engine, params: dict[str, Any], emit: Emit) -> dict[s
     if asked != app or (asked.startswith("ap-") and not serving):
         query = evolve(query, run=asked)
         app = app if serving else ""  # a run that is over: whose lines lie with its app's
-    ends = [engine.end_of(live.id) for live in serving] if params.get("follow", False) else None
-    told = await tell(engine, app, query, emit, until=ends)
+    until = partial(_ended, engine, [live.id for live in serving], query.call) if params.get("follow", False) else None
+    told = await tell(engine, app, query, emit, until=until)
     if not told and not serving and asked not in await asyncio.to_thread(engine.logbook.apps):
         raise NotFoundError(f"no app {asked} has run here", hint="What is deployed: slipway app list")
     return {}
 
 
+async def _ended(engine: Engine, apps: Collection[str], call: str) -> None:
+    """Return when the apps are served no longer, or when the call is over that alone is followed."""
+    ends: list[asyncio.Future[Any]] = [asyncio.gather(*map(engine.end_of, apps))] if apps else []
+    if call:
+        ends.append(asyncio.ensure_future(Calls(engine).wait(Scope(), {"call": call}, _no_event)))
+    try:
+        if ends:
+            done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for end in done:
+                end.result()  # a call that nobody knows is said so
+    finally:
+        for end in ends:
+            end.cancel()
+
+
+def _no_event(_event: dict[str, Any], *_: int) -> None:
+    """Nobody hears what waiting for a call has to say, which is nothing."""
+
+
 async def tell(
-    engine: Engine, app: str, query: Query, emit: Emit, *, until: Collection[asyncio.Future[Any]] | None = None
+    engine: Engine, app: str, query: Query, emit: Emit, *, until: Callable[[], Awaitable[None]] | None = None
 ) -> bool:
-    """Send what was said, and where `until` is given what is being said until that is done; tell whether there was any.
+    """Send what was said, and where `until` is given what is being said until it returns; tell whether there was any.
 
     Each line is sent once: what comes while the past is read waits for it. Without an app all are looked into.
     """
@@ -79,8 +101,8 @@ async def tell(
         for line in waiting:
             emit({"event": "line", **plain(line)})
         hear = lambda line: emit({"event": "line", **plain(line)})  # noqa: E731 - from here on
-        if until:
-            await asyncio.wait(until)
+        if until is not None:
+            await until()
     finally:
         if end is not None:
             end()

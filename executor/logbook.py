@@ -14,12 +14,14 @@ from .inputs import Input, call_id, input_id
 from .log_files import LogFiles, LogLimits, Place
 from .log_query import STREAMS, SYSTEM, LogLine, Query, encode
 from .pool import PoolSpec
+from .worker.frames import Outcome
 from .worker.logs import Line
 
 MOST_WAITING = 200_000  # lines that a slow disk keeps waiting; beyond it they are left out, and it is said
 
 Follower = Callable[[LogLine], None]
 LIMITS = LogLimits(total=1 << 30, app=64 << 20)
+FROM_ENGINE = 1 + STREAMS.index(SYSTEM)  # in the place of a stream's number: what is said is the engine's
 
 
 def log_limits(config: Config) -> LogLimits:
@@ -42,6 +44,14 @@ def line_of(spec: PoolSpec, app: str, worker: str, line: Line, given: Input | No
         stream=STREAMS[line.stream - 1],
         text=line.text,
     )
+
+
+def again(given: Input, outcome: Outcome, reason: str) -> Line:
+    """What there is to say of an attempt that is over where another one follows."""
+    words = Outcome(outcome).name.lower().replace("_", " ")
+    head = reason.partition("\n")[0].rstrip(":;")
+    text = f"attempt {given.attempts} {words}{f': {head}' if head else ''}; another follows"
+    return Line(FROM_ENGINE, given.number, text)
 
 
 class Mark:

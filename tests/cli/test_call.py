@@ -12,6 +12,7 @@ from fake_engine import FakeEngine, Slipway
 from slipway.cli.call_view import call_lines, input_lines, list_lines, tree_lines
 from slipway.cli.output import paint
 from slipway.dsl.errors import NotFoundError
+from slipway.replies import Pending
 
 NOW = 1_795_428_000_000
 COUNTS = dict.fromkeys(("queued", "running", "returned", "raised", "timed_out", "lost", "cancelled"), 0)
@@ -211,7 +212,7 @@ def test_wait(about: dict[str, Any], code: int, said: str, engine: FakeEngine, s
 
 def test_wait_not_so_long(engine: FakeEngine, slipway: Slipway) -> None:
     def pending(_: dict[str, Any]) -> dict[str, Any]:
-        raise TimeoutError
+        raise Pending("fc-a1 is not over yet")
 
     now = round(time.time() * 1000)
     running = CALL | {"state": "running", "returned": 0, "running": 1, "finished_ms": None, "created_ms": now}
