@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 LIVED = 60.0  # seconds after which a template that dies is as good as new: what it died of came from outside
 BACKOFF = 0.5  # seconds without a template after one died, doubled for each before it that did
 MOST_BACKOFF = 30.0
-LET_GO = 5.0  # seconds that a template has to tell of a fork that was killed
+LET_GO = 30.0  # seconds that a template has to tell of a fork that was killed; one fork of much memory takes a while
 _UCRED = struct.Struct("iII")
 
 
@@ -49,7 +49,8 @@ class Template:
         self._loop = asyncio.get_running_loop()
         self._process: _TemplateProcess | None = None
         self._starting: asyncio.Task[None] | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._waiting = 0  # for it to start
+        self._watching: set[asyncio.Task[None]] = set()
         self._spare: Worker | None = None  # what was to be a template and is a worker
         self._since = 0.0
         self._deaths = 0
@@ -77,14 +78,15 @@ class Template:
     async def close(self) -> None:
         """End the template, and what is left of its forks."""
         self._closed = True
-        for task in (self._starting, self._watching):
-            if task is not None:
-                task.cancel()
-                await asyncio.wait((task,))
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait((self._starting,))
         for worker in (self._process, self._spare):
             if worker is not None:
                 await worker.close()
         self._process = self._spare = None
+        if self._watching:
+            await asyncio.wait(self._watching)
 
     # --- the template
 
@@ -97,7 +99,11 @@ class Template:
             if self._starting is None:
                 self._starting = self._loop.create_task(self._start(name, hooks))
                 self._starting.add_done_callback(self._started)
-            await asyncio.shield(self._starting)  # others wait for it, too
+            self._waiting += 1
+            try:
+                await asyncio.shield(self._starting)  # others wait for it, too
+            finally:
+                self._waiting -= 1
         return self._process
 
     def _started(self, task: asyncio.Task[None]) -> None:
@@ -117,10 +123,15 @@ class Template:
             if process.stands_by:
                 self._process = process
                 self._since = self._loop.time()
-                self._watching = self._loop.create_task(self._watch(process, hooks))
+                task = self._loop.create_task(self._watch(process, hooks))
+                self._watching.add(task)
+                task.add_done_callback(self._watching.discard)
                 return
             self.why_plain = process.why_plain
-            self._spare = process
+            if self._waiting:
+                self._spare = process
+            else:
+                await process.close()
         _say(hooks, f"no memory snapshot, each worker starts by itself: {self.why_plain}")
 
     async def _hindrance(self) -> str:
@@ -133,8 +144,13 @@ class Template:
 
     async def _watch(self, process: _TemplateProcess, hooks: Hooks) -> None:
         await process.wait_ended()
+        if not self._closed:
+            self._process = None
+            self._note_death(process, hooks)
+        await process.close()
+
+    def _note_death(self, process: _TemplateProcess, hooks: Hooks) -> None:
         now = self._loop.time()
-        self._process = None
         self._deaths = 1 if now - self._since > LIVED else self._deaths + 1
         if self._deaths > 1:
             self._not_before = now + min(MOST_BACKOFF, BACKOFF * 2.0 ** (self._deaths - 2))
@@ -143,7 +159,6 @@ class Template:
         lost = len(process.forks)
         also = f"; {lost} worker{'s are' if lost > 1 else ' is'} lost with it" if lost else ""
         _say(hooks, f"the template {how}{also}")
-        await process.close()
 
 
 def _say(hooks: Hooks, text: str) -> None:

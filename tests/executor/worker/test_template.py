@@ -26,6 +26,7 @@ from slipway.executor.runtime.gpus import Found, Gpu
 from slipway.executor.scaling import PoolLimits
 from slipway.executor.worker import template
 from slipway.executor.worker.frames import Frame, Kind, Outcome
+from slipway.executor.worker.host import Hooks
 
 CODE = """
 import asyncio, logging, os, random, signal, socket, sys
@@ -125,6 +126,10 @@ def play(tmp_path: Path, scenario: Callable[[Rig], Awaitable[None]]) -> None:
                 await rig.engine.close()
 
     asyncio.run(main())
+
+
+def drop(*_: object) -> None:
+    """A hook for what nobody wants to know."""
 
 
 def is_alive(pid: int) -> bool:
@@ -267,6 +272,41 @@ def test_each_fork_has_gpus_of_its_own_and_their_container_has_all(tmp_path: Pat
         assert container.spec.gpus == ("GPU-a", "GPU-b")
         await dispatcher.close_pool("gpus", "over")
         assert not any(dispatcher._place.gpus._used.values())
+
+    play(tmp_path, scenario)
+
+
+WAITS = """
+with open({said!r}, "w") as fifo:
+    fifo.write(str(os.getpid()))
+open({told!r}).close()
+"""
+
+
+@pytest.mark.parametrize("what", ["safe", "unsafe"])
+def test_a_worker_that_is_given_up_while_the_template_starts_leaves_nothing_of_its_own(
+    tmp_path: Path, what: str
+) -> None:
+    async def scenario(rig: Rig) -> None:
+        said, told = tmp_path / "said", tmp_path / "told"
+        for fifo in (said, told):
+            os.mkfifo(fifo)
+        code = CODE + WAITS.format(said=str(said), told=str(told))
+        starts = rig.pool("who", code=code + (UNSAFE["thread"][0] if what == "unsafe" else "")).template
+        assert starts is not None
+        hooks = Hooks(on_result=drop, on_recalled=drop, on_line=drop, on_client=drop)
+        asked = asyncio.ensure_future(starts.start_worker("w1", hooks))
+        loading = int(await asyncio.to_thread(said.read_text))
+        asked.cancel()
+        await asyncio.wait((asked,))
+        if what == "safe":
+            await starts.close()
+        else:
+            start = starts._starting
+            assert start is not None
+            await asyncio.to_thread(told.write_text, "")
+            await start
+        assert not is_alive(loading)
 
     play(tmp_path, scenario)
 
