@@ -1,4 +1,4 @@
-"""A ledger with a real state, a real dispatcher and workers that do as they are told, under a clock that can be moved."""
+"""A ledger with a real state and a real dispatcher, workers that do as they are told, and a clock that can be moved."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class FakeWorker:
 
 
 class Rig:
-    """An engine's ledger and dispatcher. `crash` takes them away as kill -9 would; `open` begins anew on what is left."""
+    """An engine's ledger and dispatcher. `crash` takes them away as kill -9 would; `open` begins on what is left."""
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.loop = MovedLoop()

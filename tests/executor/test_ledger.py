@@ -13,13 +13,14 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from ledger_rig import CRASHED, KEY, KILLED, TIMEOUT, Rig
 
 from slipway.dsl.errors import InvalidError, NotFoundError
 from slipway.executor import feeder
 from slipway.executor.feeder import QueueKey
 from slipway.executor.intake import Fresh
+from slipway.executor.ports import Exit
 from slipway.executor.store.payloads import IN_ROW
 from slipway.executor.waits import FINISHED
 from slipway.executor.worker.frames import Outcome
@@ -331,23 +332,22 @@ class Interleaving(RuleBasedStateMachine):
             rig.spawn(call=call, index=index, sealed=False)
         rig.run(rig.ledger.seal(KEY, "{}", call, "", 0))
 
-    @precondition(lambda self: self.rig.busy)
-    @rule(data=st.data(), outcome=st.sampled_from([Outcome.RETURNED, Outcome.RETURNED, Outcome.RAISED]))
-    def answer(self, data: st.DataObject, outcome: Outcome) -> None:
-        worker = data.draw(st.sampled_from(self.rig.busy))
-        self.do(lambda: worker.answer(outcome))
+    # Threads have a part in what happens when, so what is drawn must not depend on it.
 
-    @precondition(lambda self: self.rig.busy)
-    @rule(data=st.data(), end=st.sampled_from([CRASHED, KILLED]))
-    def die(self, data: st.DataObject, end: object) -> None:
-        worker = data.draw(st.sampled_from(self.rig.busy))
-        self.do(lambda: worker.die(end))  # type: ignore[arg-type]
+    @rule(which=st.integers(0, 1), outcome=st.sampled_from([Outcome.RETURNED, Outcome.RETURNED, Outcome.RAISED]))
+    def answer(self, which: int, outcome: Outcome) -> None:
+        for worker in self.rig.busy[which : which + 1]:
+            self.do(partial(worker.answer, outcome))
 
-    @precondition(lambda self: self.calls)
-    @rule(data=st.data(), terminate=st.booleans())
-    def cancel(self, data: st.DataObject, terminate: bool) -> None:
-        call = data.draw(st.sampled_from(self.calls))
-        self.rig.run(self.rig.ledger.cancel(call, terminate=terminate))
+    @rule(which=st.integers(0, 1), end=st.sampled_from([CRASHED, KILLED]))
+    def die(self, which: int, end: Exit) -> None:
+        for worker in self.rig.busy[which : which + 1]:
+            self.do(partial(worker.die, end))
+
+    @rule(which=st.integers(1, 6), terminate=st.booleans())
+    def cancel(self, which: int, terminate: bool) -> None:
+        for call in self.calls[-which:][:1]:
+            self.rig.run(self.rig.ledger.cancel(call, terminate=terminate))
         self.do()
 
     @rule(seconds=st.sampled_from([0.1, 1.5, 3.0, TIMEOUT + 1]))
