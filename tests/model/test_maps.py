@@ -114,11 +114,11 @@ def test_a_consumer_that_stops_early_cancels_what_has_not_begun(home: ModelHome,
     scratch.say(end)
     assert next(results) == 0
     results.close()
-    for _ in range(3):  # one that began meanwhile may go on, and then one of ours is next
+    for _ in range(3):  # one that began meanwhile may go on, one may be on its way to the worker, then ours is next
         scratch.say(end)
     maps.hold.remote(99, scratch.key)
     notes = scratch.notes(f"{scratch.key}-notes")
-    assert scratch.hear(began) == "0" and notes[-1] == "99" and len(notes) <= 3
+    assert scratch.hear(began) == "0" and notes[-1] == "99" and len(notes) <= 4
 
 
 @rule("1.3 early stop", "3.3 window")

@@ -42,20 +42,20 @@ def test_there_are_at_most_so_many_workers(home: ModelHome, scratch: Scratch) ->
 def test_limits_can_be_changed_while_it_runs(home: ModelHome, scratch: Scratch) -> None:
     began, end = scratch.pipe("-began"), scratch.pipe("-end")
     steered = home.app("scaling").steered
-    steered.update_autoscaler(max_containers=1)
+    steered.autoscaler.update(max_containers=1)
     calls = [steered.spawn(scratch.key) for _ in range(2)]
     one = scratch.hear(began)
     scratch.say(end)
     assert scratch.hear(began) == one
     scratch.say(end)
     assert {call.get(timeout=60) for call in calls} == {one}
-    steered.update_autoscaler(max_containers=3)
+    steered.autoscaler.update(max_containers=3)
     calls = [steered.spawn(scratch.key) for _ in range(3)]
     assert len({scratch.hear(began) for _ in calls}) == 3
     for _ in calls:
         scratch.say(end)
     with pytest.raises(InvalidError, match="max_containers"):
-        steered.update_autoscaler(min_containers=4, max_containers=3)
+        steered.autoscaler.update(min_containers=4, max_containers=3)
 
 
 @rule("3.7 scale to zero")
