@@ -1,9 +1,10 @@
 """How long callers wait for workers of a class that takes 3 s to load, with a memory snapshot and without.
 
-python bench/classes.py [ROUNDS] [--runtime native|docker]
+python bench/classes.py [ROUNDS] [--runtime docker --image IMAGE]
 
 Half of the load is the import of the module, half an `enter` hook; both sleep, so that the figures are those of a model
-that is read, whatever the machine. The home is a new one each time; the engine runs before the clock does.
+that is read, whatever the machine. The home is a new one each time; the engine runs before the clock does. The image is
+one that the Docker Engine has already.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import os
 import time
 import slipway
 
-app = slipway.App("{name}", image=slipway.Image.debian_slim())
+app = slipway.App("{name}", image=slipway.Image.{base})
 shelf = slipway.Volume.from_name("shelf", create_if_missing=True)
 if not slipway.is_local():
     time.sleep({half})  # as the import of a big library does
@@ -58,11 +59,12 @@ ROWS = ("first call from nothing", "first call of a second worker", "first call 
 class Side:
     """One of the two apps on a machine of its own."""
 
-    def __init__(self, root: Path, runtime: str, *, snapshot: bool) -> None:
+    def __init__(self, root: Path, runtime: str, image: str | None, *, snapshot: bool) -> None:
         self.home = root / "home"
+        base = f"from_registry({image!r})" if image else "debian_slim()"
         self.name = "snapshot" if snapshot else "plain"
         self.env = os.environ | {"SLIPWAY_HOME": str(self.home), "SLIPWAY_RUNTIME": runtime, "NO_COLOR": "1"}
-        (root / "app.py").write_text(APP.format(name=self.name, half=LOAD / 2, snapshot=snapshot))
+        (root / "app.py").write_text(APP.format(name=self.name, base=base, half=LOAD / 2, snapshot=snapshot))
         self.root = root
         self.slipway("apply", "app.py", "--yes")
         (self.shelf,) = (self.home / "volumes").iterdir()
@@ -114,10 +116,10 @@ def seconds(act: Any) -> float:
     return time.perf_counter() - before
 
 
-def run(runtime: str, *, snapshot: bool) -> None:
+def run(runtime: str, image: str | None, *, snapshot: bool) -> None:
     """One round in a process of its own (a program talks to one home); prints what it took."""
     with tempfile.TemporaryDirectory(prefix="slipway-bench-") as folder:
-        side = Side(Path(folder), runtime, snapshot=snapshot)
+        side = Side(Path(folder), runtime, image, snapshot=snapshot)
         os.environ.update({name: side.env[name] for name in ("SLIPWAY_HOME", "SLIPWAY_RUNTIME")})
         try:
             print(json.dumps(side.measure()))
@@ -129,15 +131,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rounds", nargs="?", type=int, default=3)
     parser.add_argument("--runtime", default="native")
+    parser.add_argument("--image")
     parser.add_argument("--side", choices=("plain", "snapshot"), help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.side:
-        run(chosen.runtime, snapshot=chosen.side == "snapshot")
+        run(chosen.runtime, chosen.image, snapshot=chosen.side == "snapshot")
         return
     took: dict[str, list[tuple[list[float], float]]] = {"plain": [], "snapshot": []}
     for _ in range(chosen.rounds):
         for side, rounds in took.items():
             argv = [sys.executable, __file__, "--side", side, "--runtime", chosen.runtime]
+            argv += ["--image", chosen.image] if chosen.image else []
             rounds.append(json.loads(subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True).stdout))
     print(f"a class that takes {LOAD:g} s to load, {chosen.runtime}; median of {chosen.rounds}, seconds")
     print(f"  {'':34}{'plain':>10}{'snapshot':>10}{'ratio':>8}")
