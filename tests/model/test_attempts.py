@@ -82,7 +82,6 @@ def test_a_timeout_ends_the_attempt(home: ModelHome) -> None:
     for function in (attempts.too_slow, attempts.too_slow_async, attempts.deaf):
         with pytest.raises(exception.FunctionTimeoutError, match="1 s"):
             function.remote()
-    assert list(attempts.too_slow.map([], return_exceptions=True)) == []
 
 
 @rule("8.9", "8.12", "3.4 cancellation")
