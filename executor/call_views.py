@@ -105,6 +105,9 @@ def input_view(call: int, row: InputRow | None, here: Input | None, at_ms: AtMs)
             reason="",
         )
     runs = here is not None and here.pool.runs(here.number)
+    if here is not None and here.durable and runs:  # what is written of an attempt is written when it is over
+        started_ms = at_ms(here.started)
+        row = row._replace(worker=here.worker_name, attempts=row.attempts + 1, started_ms=started_ms)
     return row.number, {
         "input": input_id(row.number),
         "call": call_id(row.call),

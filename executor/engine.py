@@ -41,6 +41,7 @@ from .store.payloads import PayloadFiles
 from .store.recovery import recover
 from .store.seal import Seal
 from .store.state import State
+from .underway import UnderWay
 from .uses import Uses
 from .volumes import Volumes
 from .worker import package
@@ -111,7 +112,8 @@ class Engine:
         self.broken: dict[str, str] = {}  # apps that are deployed and can't be served, and why
         self.started_ms = clock.now_ms()
         self.adopt: Callable[[socket.socket, Scope], None] = lambda sock, _scope: sock.close()
-        self.ledger = Ledger(state, PayloadFiles(home.payloads), seal, clock, self._site_of)
+        under_way = UnderWay(home.path / "attempts")
+        self.ledger = Ledger(state, PayloadFiles(home.payloads), under_way, seal, clock, self._site_of)
         ears = Ears(
             on_records=self._on_records,
             on_line=self._on_line,

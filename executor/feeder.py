@@ -15,6 +15,7 @@ from .pool import PoolSpec
 from .store.call_reads import CallReads, Waiting
 from .worker.frames import Outcome
 
+NONE = -1
 WINDOW = 2000  # inputs of one queue that are in memory: in their pool, or over and not yet written down
 
 
@@ -37,18 +38,19 @@ class Site:
 
 
 class Entry:
-    """A durable input in memory. `size` is that of a payload in a file; `left`: the engine before this one left an
-    attempt of it behind; `began`: one was written down that has not ended; `back`: it is taken out of its pool to wait
-    again; `outcome` and `reason`: as what it ends, and why, where it is given up."""
+    """A durable input in memory. `size` is that of a payload in a file, `earlier` the attempts of series before this
+    one. `slot`: where its attempt is noted, or NONE; `back`: it is taken out of its pool to wait again; `outcome` and
+    `reason`: as what it ends, and why, where it is given up."""
 
-    __slots__ = ("back", "began", "dispatcher", "feeder", "given", "left", "outcome", "reason", "size")
+    __slots__ = ("back", "dispatcher", "earlier", "feeder", "given", "outcome", "reason", "size", "slot", "started_ms")
 
-    def __init__(self, feeder: Feeder, dispatcher: Dispatcher, *, size: int | None, left: bool) -> None:
+    def __init__(self, feeder: Feeder, dispatcher: Dispatcher, *, size: int | None, earlier: int) -> None:
         self.feeder = feeder
         self.dispatcher = dispatcher
         self.size = size
-        self.left = left
-        self.began = False
+        self.earlier = earlier
+        self.slot = NONE
+        self.started_ms = 0
         self.back = False
         self.outcome = int(Outcome.CANCELLED)
         self.reason = ""

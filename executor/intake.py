@@ -181,7 +181,7 @@ class Intake:
             parent=entry.parent,
             attempts=0,
             losses=0,
-            worker="",
+            earlier=0,
             payload=entry.payload,
             size=entry.size,
         )

@@ -10,7 +10,7 @@ from functools import partial
 
 from slipway.dsl.errors import Error, InvalidError, NotFoundError
 
-from .feeder import Entry, Feeder, QueueKey, Site
+from .feeder import NONE, Entry, Feeder, QueueKey, Site
 from .inputs import Input, call_id
 from .intake import Fresh, Intake
 from .journal import Journal
@@ -18,10 +18,11 @@ from .points import point
 from .ports import Clock
 from .retrying import MOST_LOSSES
 from .store.call_reads import Waiting
-from .store.call_writes import ENGINE_ENDED, Began, Cut, Ended, Failed, Written
+from .store.call_writes import ENGINE_ENDED, Cut, Ended, Failed, Written
 from .store.payloads import IN_ROW, Kept, PayloadFiles
 from .store.seal import Seal
 from .store.state import State
+from .underway import Attempt, UnderWay
 from .waits import Waits
 from .worker.frames import Flag, Frame, Outcome
 from .worker.wire import NO_FD
@@ -42,8 +43,11 @@ class Ledger:
     """The durable inputs of an engine. `find` says where those of a queue run, given what sets their variant apart:
     None where that is not known yet; it raises `NotFoundError` or `InvalidError` where they can't run any more."""
 
-    def __init__(self, state: State, files: PayloadFiles, seal: Seal, clock: Clock, find: Find) -> None:
+    def __init__(
+        self, state: State, files: PayloadFiles, under_way: UnderWay, seal: Seal, clock: Clock, find: Find
+    ) -> None:
         self.files = files
+        self._under_way = under_way
         self.waits = Waits()
         self._reads, self._writes = state.call_reads, state.call_writes
         self._seal = seal
@@ -61,7 +65,10 @@ class Ledger:
 
     async def recover(self, deployed: Callable[[str], bool]) -> None:
         """Take up what the engine before this one left, as far as its app is still deployed; the rest has ended."""
-        await self._writes.seal_all(self._clock.now_ms())
+        now_ms = self._clock.now_ms()
+        await self._writes.take_left(await asyncio.to_thread(self._under_way.left), now_ms)
+        await asyncio.to_thread(self._under_way.open)
+        await self._writes.seal_all(now_ms)
         await self._remove_strays()
         for queue, count in await self._reads.open_queues():
             feeder = await self._feeder_of(queue.number)
@@ -85,6 +92,7 @@ class Ledger:
         while self._tasks:
             await asyncio.wait(tuple(self._tasks))
         await self._journal.close()
+        self._under_way.close()
 
     # --- taking inputs
 
@@ -129,11 +137,11 @@ class Ledger:
         return await self._find(feeder.key, opening)
 
     def _submit(self, feeder: Feeder, row: Waiting) -> None:
-        """Hand an input to its pool. An attempt that the row says is under way was the engine's before this one."""
+        """Hand an input to its pool."""
         assert feeder.site is not None, "a feeder knows the place before it hands anything on"
         if row.call in self._cancelling:
             return
-        entry = Entry(feeder, feeder.site.dispatcher, size=row.size, left=row.worker != "")
+        entry = Entry(feeder, feeder.site.dispatcher, size=row.size, earlier=row.earlier)
         pool = feeder.site.dispatcher.open_pool(feeder.site.spec)
         method = pool.method_index(row.method)
         given = entry.given = Input(
@@ -147,7 +155,7 @@ class Ledger:
             index=row.place,
             durable=True,
             attempts=row.attempts,
-            losses=row.losses + entry.left,
+            losses=row.losses,
         )
         self._entries[row.number] = feeder.entries[row.number] = entry
         if method is None:
@@ -158,22 +166,23 @@ class Ledger:
             feeder.site.dispatcher.submit(given)
 
     def on_attempt(self, given: Input, go: Callable[[], None]) -> None:
-        """Write an attempt down; then it may begin."""
+        """Note an attempt; then it may begin."""
         entry = self._entries[given.number]
-        now_ms = self._clock.now_ms()
-        began = Began(given.number, given.attempts, given.losses, given.worker_name, now_ms, entry.left)
-        entry.began, entry.left = True, False
-        self._journal.add(began, partial(self._began, entry, go))
-
-    def _began(self, entry: Entry, go: Callable[[], None], written: Written | Error) -> None:
-        given = entry.given
-        if isinstance(written, Written) and given.number in written.void:
-            entry.dispatcher.cancel(given.number, force=True)  # somebody ended it where it waited, just before
-        elif entry.size is not None and given.fd == NO_FD and not given.payload:
+        entry.started_ms = self._clock.now_ms()
+        total = entry.earlier + given.attempts
+        self._release(entry)  # of one that was given back before it began
+        note = Attempt(given.number, total, given.losses, entry.started_ms, given.worker_name)
+        entry.slot = self._under_way.begin(note)
+        point("attempt-written")
+        if entry.size is not None and given.fd == NO_FD and not given.payload:
             self._in_background(self._load(entry, go))
         else:
-            point("attempt-written")
             go()
+
+    def _release(self, entry: Entry) -> None:
+        slot, entry.slot = entry.slot, NONE
+        if slot != NONE:
+            self._under_way.end(slot)
 
     async def _load(self, entry: Entry, go: Callable[[], None]) -> None:
         """Get a payload that lies in a file."""
@@ -196,14 +205,20 @@ class Ledger:
     def on_attempt_over(self, given: Input, outcome: Outcome, reason: str) -> None:
         """An attempt is over and another one follows."""
         entry = self._entries.get(given.number)
-        if entry is not None and entry.began:
-            self._fail(entry, int(outcome), reason)
-
-    def _fail(self, entry: Entry, outcome: int, reason: str) -> None:
-        given = entry.given
-        entry.began = False
-        failed = Failed(given.number, given.attempts, given.losses, outcome, reason, self._clock.now_ms())
-        self._journal.add(failed, lambda _written: None)
+        if entry is None or entry.slot == NONE:
+            return
+        slot, entry.slot = entry.slot, NONE
+        failed = Failed(
+            number=given.number,
+            attempts=given.attempts,
+            losses=given.losses,
+            worker=given.worker_name,
+            started_ms=entry.started_ms,
+            outcome=int(outcome),
+            reason=reason,
+            now_ms=self._clock.now_ms(),
+        )
+        self._journal.add(failed, lambda _written: self._under_way.end(slot))
 
     def _answered(self, entry: Entry, frame: Frame, fd: int) -> None:
         """What the dispatcher says of an input: the `send` of each."""
@@ -239,16 +254,19 @@ class Ledger:
         self, entry: Entry, outcome: int, reason: str, result: bytes | None = None, size: int | None = None
     ) -> None:
         given = entry.given
+        began = entry.slot != NONE
         ended = Ended(
-            given.number,
-            given.call,
-            given.attempts,
-            given.losses,
-            outcome,
-            reason,
-            self._clock.now_ms(),
-            result,
-            size,
+            number=given.number,
+            call=given.call,
+            attempts=given.attempts,
+            losses=given.losses,
+            worker=given.worker_name if began else "",
+            started_ms=entry.started_ms if began else None,
+            outcome=outcome,
+            reason=reason,
+            now_ms=self._clock.now_ms(),
+            result=result,
+            size=size,
         )
         self._journal.add(ended, partial(self._ended, entry, outcome))
 
@@ -267,14 +285,13 @@ class Ledger:
             self.waits.tell_finished(given.call)
 
     def _drop(self, entry: Entry) -> None:
+        self._release(entry)
         del self._entries[entry.given.number]
         entry.feeder.forget(entry.given.number)
 
     def _take_back(self, entry: Entry) -> None:
         """An input was taken out of its pool; it waits again where the others of its queue do."""
         number = entry.given.number
-        if entry.began:  # written down, and never sent
-            self._fail(entry, _LOST, "it was given back before it began")
         if entry.given.call in self._cancelling:
             self._end(entry, _CANCELLED, CALL_CANCELLED)
             return

@@ -27,6 +27,7 @@ from slipway.executor.scaling import PoolLimits
 from slipway.executor.store.payloads import PayloadFiles
 from slipway.executor.store.seal import Seal
 from slipway.executor.store.state import State
+from slipway.executor.underway import UnderWay
 from slipway.executor.worker import failure
 from slipway.executor.worker.frames import Frame, Kind, Outcome
 from slipway.executor.worker.host import Hooks, Place
@@ -162,7 +163,8 @@ class Rig:
         self.loop.ahead += 1.0  # the numbers of inputs begin with the time
         self.state = await asyncio.to_thread(State.open, self.folder / "state.db", version="0.1.0")
         files = PayloadFiles(self.folder / "payloads")
-        self.ledger = Ledger(self.state, files, self._seal, self.clock, self._find)
+        self.under_way = UnderWay(self.folder / "attempts")
+        self.ledger = Ledger(self.state, files, self.under_way, self._seal, self.clock, self._find)
         ears = Ears(
             on_records=lambda _rows: None,
             on_line=lambda *_: None,
@@ -187,6 +189,7 @@ class Rig:
             task.cancel()
         await asyncio.gather(*doomed, return_exceptions=True)
         await self.state.close()
+        self.under_way.close()
         self.workers.clear()
 
     async def close(self) -> None:
@@ -221,10 +224,11 @@ class Rig:
         connection = sqlite3.connect(f"file:{self.folder}/state.db?mode=ro", uri=True)
         try:
             query = "SELECT outcome, earlier + attempts FROM inputs WHERE number = ?"
-            found: tuple[int | None, int] = connection.execute(query, (number,)).fetchone()
-            return found
+            outcome, attempts = connection.execute(query, (number,)).fetchone()
         finally:
             connection.close()
+        noted = (attempt.total for attempt in self.under_way.left() if attempt.number == number)
+        return outcome, max(attempts, *noted, 0)
 
     # --- what happens
 

@@ -59,8 +59,8 @@ class AttemptRow(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """A durable input that is not over, with what is needed to run it. `worker` is "" where no attempt was under way
-    when that was written."""
+    """A durable input that is not over, with what is needed to run it. `earlier` counts the attempts before those of
+    this series."""
 
     number: int
     call: int
@@ -69,7 +69,7 @@ class Waiting(NamedTuple):
     parent: int | None
     attempts: int
     losses: int
-    worker: str
+    earlier: int
     payload: bytes | None
     size: int | None
 
@@ -187,7 +187,7 @@ class CallReads:
 
     async def waiting(self, queue: int, *, after: int, limit: int) -> tuple[Waiting, ...]:
         """Inputs of a queue that are not over, in their order."""
-        query = """SELECT i.number, i.call, i.place, c.method, c.parent, i.attempts, i.losses, i.worker, i.payload,
+        query = """SELECT i.number, i.call, i.place, c.method, c.parent, i.attempts, i.losses, i.earlier, i.payload,
             i.payload_size FROM inputs i JOIN function_calls c ON c.number = i.call
             WHERE i.queue = ? AND i.number > ? ORDER BY i.number LIMIT ?"""
         return tuple(map(Waiting._make, await self._all(query, (queue, after, limit))))

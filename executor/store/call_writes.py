@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from slipway.dsl.errors import InvalidError, NotFoundError
 from slipway.executor.ports import CallRow
+from slipway.executor.underway import Attempt
 from slipway.executor.worker.frames import Outcome
 
 from .database import Database
@@ -41,36 +42,29 @@ class Accepted(NamedTuple):
     key: str | None = None
 
 
-class Began(NamedTuple):
-    """An attempt that is about to be sent to a worker; `attempts` counts it. `left`: the row speaks of an attempt that
-    the engine before this one had under way."""
+class Failed(NamedTuple):
+    """An attempt that is over while its input is not: it waits again. `attempts` counts it; without a `worker` it was
+    none after all, and only the counts are kept."""
 
     number: int
     attempts: int
     losses: int
     worker: str
-    now_ms: int
-    left: bool = False
-
-
-class Failed(NamedTuple):
-    """An attempt that is over while its input is not: it waits again."""
-
-    number: int
-    attempts: int
-    losses: int
+    started_ms: int
     outcome: int
     reason: str
     now_ms: int
 
 
 class Ended(NamedTuple):
-    """An input's outcome."""
+    """An input's outcome. Without a `worker` it is not that of an attempt."""
 
     number: int
     call: int
     attempts: int
     losses: int
+    worker: str
+    started_ms: int | None
     outcome: int
     reason: str
     now_ms: int
@@ -78,7 +72,7 @@ class Ended(NamedTuple):
     size: int | None = None
 
 
-Entry = Accepted | Began | Failed | Ended
+Entry = Accepted | Failed | Ended
 
 
 class Written(NamedTuple):
@@ -124,10 +118,16 @@ class CallWrites:
 
     async def write(self, entries: Iterable[Entry]) -> Written:
         """Write down what happened, in its order, as one transaction. What was accepted and what has ended is on disk
-        then; an attempt that began survives a crash of this process."""
+        then; an attempt that failed survives a crash of this process."""
         rows = list(entries)
         durable = any(type(row) is Accepted or type(row) is Ended for row in rows)
         return await self._database.write(lambda connection: _write(connection, rows), durable=durable)
+
+    async def take_left(self, attempts: Iterable[Attempt], now_ms: int) -> None:
+        """Attempts that the engine before this one had under way: they are lost, and their inputs wait again."""
+        rows = list(attempts)
+        if rows:
+            await self._database.write(lambda connection: _take_left(connection, rows, now_ms))
 
     async def record(self, rows: Iterable[CallRow]) -> None:
         """Remember inputs that are over and were never written down before."""
@@ -268,16 +268,11 @@ _EMPTY_CALL = """INSERT OR IGNORE INTO function_calls
 _ACCEPT_INPUT = """INSERT INTO inputs
     (number, call, place, queue, attempts, losses, worker, submitted_ms, reason, payload, payload_size)
     VALUES (?, ?, ?, ?, 0, 0, '', ?, '', ?, ?)"""
-# What the row says of an attempt that it is about to say no more of, unless that has been said already.
 _ARCHIVE = """INSERT OR IGNORE INTO attempts (input, attempt, worker, started_ms, finished_ms, outcome, reason)
-    SELECT number, earlier + attempts, worker, started_ms, ?, ?, ? FROM inputs
-    WHERE number = ? AND worker <> '' AND queue IS NOT NULL"""
-_BEGIN = """UPDATE inputs SET attempts = ?, losses = ?, worker = ?, started_ms = ?
-    WHERE number = ? AND queue IS NOT NULL"""
-_FAIL = """UPDATE inputs SET attempts = ?, losses = ?, worker = '', started_ms = NULL
-    WHERE number = ? AND queue IS NOT NULL"""
-_END = """UPDATE inputs SET queue = NULL, attempts = ?, losses = ?, outcome = ?, reason = ?, finished_ms = ?,
-    result = ?, result_size = ? WHERE number = ? AND queue IS NOT NULL"""
+    SELECT number, earlier + ?, ?, ?, ?, ?, ? FROM inputs WHERE number = ? AND queue IS NOT NULL"""
+_FAIL = "UPDATE inputs SET attempts = ?, losses = ? WHERE number = ? AND queue IS NOT NULL"
+_END = """UPDATE inputs SET queue = NULL, attempts = ?, losses = ?, worker = ?, started_ms = ?, outcome = ?, reason = ?,
+    finished_ms = ?, result = ?, result_size = ? WHERE number = ? AND queue IS NOT NULL"""
 _END_WELL = _END.replace("result = ?,", "payload = NULL, payload_size = NULL, result = ?,")
 
 
@@ -290,22 +285,32 @@ def _write(connection: sqlite3.Connection, rows: list[Entry]) -> Written:
         match row:
             case Accepted():
                 _accept(connection, row, known)
-            case Began(number, attempts, losses, worker, began_ms, left):
-                if left:
-                    connection.execute(_ARCHIVE, (began_ms, LOST, ENGINE_ENDED, number))
-                if not connection.execute(_BEGIN, (attempts, losses, worker, began_ms, number)).rowcount:
-                    void.add(number)
-            case Failed(number, attempts, losses, outcome, reason, failed_ms):
-                connection.execute(_ARCHIVE, (failed_ms, outcome, reason, number))
+            case Failed(number, attempts, losses, worker, started_ms, outcome, reason, failed_ms):
+                if worker:
+                    archived = (attempts, worker, started_ms, failed_ms, outcome, reason, number)
+                    connection.execute(_ARCHIVE, archived)
                 if not connection.execute(_FAIL, (attempts, losses, number)).rowcount:
                     void.add(number)
-            case Ended(number, call, attempts, losses, outcome, reason, now_ms, result, size):
-                values = (attempts, losses, outcome, reason, now_ms, result, size, number)
-                if connection.execute(_END if outcome else _END_WELL, values).rowcount:
-                    ended[call, outcome] += 1
+            case Ended():
+                now_ms = row.now_ms
+                values = (row.attempts, row.losses, row.worker, row.started_ms, row.outcome, row.reason)
+                more = (now_ms, row.result, row.size, row.number)
+                if connection.execute(_END if row.outcome else _END_WELL, (*values, *more)).rowcount:
+                    ended[row.call, row.outcome] += 1
                 else:
-                    void.add(number)
+                    void.add(row.number)
     return Written(frozenset(void), _count(connection, ended, now_ms), known)
+
+
+def _take_left(connection: sqlite3.Connection, rows: list[Attempt], now_ms: int) -> None:
+    for number, total, losses, started_ms, worker in rows:
+        known = "SELECT earlier, attempts FROM inputs WHERE number = ? AND queue IS NOT NULL"
+        row = connection.execute(known, (number,)).fetchone()
+        if row is None or row[0] + row[1] >= total:
+            continue  # it was written down how that one ended
+        attempts = total - row[0]
+        connection.execute(_ARCHIVE, (attempts, worker, started_ms, now_ms, LOST, ENGINE_ENDED, number))
+        connection.execute(_FAIL, (attempts, losses + 1, number))
 
 
 def _accept(connection: sqlite3.Connection, row: Accepted, known: dict[int, int]) -> None:

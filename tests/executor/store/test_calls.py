@@ -14,8 +14,9 @@ from slipway.dsl.errors import InvalidError, NotFoundError
 from slipway.executor.ports import CallRow
 from slipway.executor.store import call_writes
 from slipway.executor.store.call_reads import CallReads, FunctionCall
-from slipway.executor.store.call_writes import Accepted, Began, CallWrites, Ended, Failed
+from slipway.executor.store.call_writes import Accepted, CallWrites, Ended, Failed
 from slipway.executor.store.state import State
+from slipway.executor.underway import Attempt
 from slipway.executor.worker.frames import Outcome
 
 Act = Callable[[CallWrites, CallReads], Awaitable[None]]
@@ -65,13 +66,14 @@ def accepted(number: int, *, call: int = 0, index: int = 0, queue: int = 1, **mo
     return Accepted(number=number, call=call or number, place=index, queue=queue, **values | more)
 
 
-def began(number: int, attempts: int = 1, worker: str = "w") -> Began:
-    return Began(number=number, attempts=attempts, losses=0, worker=worker, now_ms=number)
+def failed(number: int, attempts: int = 1, worker: str = "w") -> Failed:
+    return Failed(number, attempts, 0, worker, number, Outcome.RAISED, "it raised", number + 10)
 
 
 def ended(number: int, *, call: int = 0, outcome: int = Outcome.RETURNED, **more: Any) -> Ended:
-    values: dict[str, Any] = {"attempts": 1, "losses": 0, "reason": "", "now_ms": 1000, "result": b"r"}
-    return Ended(number=number, call=call or number, outcome=outcome, **values | more)
+    attempt: dict[str, Any] = {"attempts": 1, "losses": 0, "worker": "w", "started_ms": 900}
+    end: dict[str, Any] = {"reason": "", "now_ms": 1000, "result": b"r"}
+    return Ended(number=number, call=call or number, outcome=outcome, **attempt | end | more)
 
 
 async def call_of(reads: CallReads, number: int) -> FunctionCall:
@@ -109,14 +111,12 @@ def test_the_way_of_a_durable_input(tmp_path: Path) -> None:
         ]
         assert await reads.with_files([5, 6]) == {(6, "in")}
         assert [(found.number, count) for found, count in await reads.open_queues()] == [(queue, 2)]
-        await writes.write([began(5)])
-        await writes.write([Failed(5, 1, 0, Outcome.RAISED, "it raised", 20)])
-        await writes.write([began(5, 2, "w2")])
+        await writes.write([failed(5)])
         waiting = await reads.waiting(queue, after=0, limit=1)
-        assert (waiting[0].worker, waiting[0].attempts) == ("w2", 2)
+        assert (waiting[0].attempts, waiting[0].losses, waiting[0].earlier) == (1, 0, 0)
         written = await writes.write([ended(5, attempts=2)])
         assert written.finished == {5} and not written.void
-        again = await writes.write([ended(5, outcome=Outcome.LOST), began(5, 3), Failed(5, 3, 0, 1, "", 9)])
+        again = await writes.write([ended(5, outcome=Outcome.LOST), failed(5, 3)])
         assert again.void == {5} and not again.finished
         result = await reads.result(5, 0)
         assert result is not None and (result.outcome, result.result) == (0, b"r")
@@ -128,13 +128,18 @@ def test_the_way_of_a_durable_input(tmp_path: Path) -> None:
     run(tmp_path, act)
 
 
-def test_an_attempt_that_an_engine_left_behind_is_archived_when_the_next_begins(tmp_path: Path) -> None:
+def test_an_attempt_that_an_engine_left_behind_is_lost(tmp_path: Path) -> None:
     async def act(writes: CallWrites, reads: CallReads) -> None:
         queue = await writes.queue("search", "search", "f", "", None)
-        await writes.write([accepted(5, queue=queue), began(5)])
-        await writes.write([began(5, 2, "w2")._replace(left=True)])
-        (left,) = await reads.attempts([5])
+        await writes.write([accepted(n, queue=queue) for n in (5, 6, 7)])
+        await writes.write([failed(6), ended(7)])
+        for _ in range(2):  # whoever takes them may be killed before it can forget them
+            await writes.take_left([Attempt(number, 1, 0, 50, "w") for number in (5, 6, 7, 8)], 60)
+        waiting = await reads.waiting(queue, after=0, limit=9)
+        assert [(found.number, found.attempts, found.losses) for found in waiting] == [(5, 1, 1), (6, 1, 0)]
+        left, own = await reads.attempts([5, 6, 7])
         assert (left.worker, left.outcome, left.reason) == ("w", Outcome.LOST, call_writes.ENGINE_ENDED)
+        assert (left.started_ms, left.finished_ms, own.reason) == (50, 60, "it raised")
 
     run(tmp_path, act)
 
@@ -180,7 +185,7 @@ def test_what_waits_is_cancelled_in_parts_but_for_what_is_held(tmp_path: Path, m
         cut = await writes.cancel_call(1, "told to", 9, start=4, but={3})
         assert (cut.number, cut.following, cut.finished) == (1, None, frozenset())
         cut = await writes.cancel_queue(queue, "the app has ended", 9, keep=False)
-        assert (cut.ended, cut.files, cut.finished) == (((1, 1),), (3,), {1})
+        assert (cut.ended, cut.files, set(cut.finished)) == (((1, 1),), (3,), {1})
         assert [found.outcome for found in await reads.inputs(1)] == [Outcome.CANCELLED] * 5
         assert (await writes.retry(1, 9))[0] == 1  # AT_ONCE is 2, and of the first two one lost its payload
 
@@ -192,14 +197,14 @@ def test_trying_again_begins_a_new_series(tmp_path: Path) -> None:
         queue = await writes.queue("search", "search", "f", "", None)
         await writes.write([accepted(n, call=1, index=n - 2, queue=queue) for n in (2, 3)])
         await writes.seal(1, queue, "", 0, 0)
-        await writes.write([began(2), began(3), ended(2, call=1)])
+        await writes.write([ended(2, call=1)])
         await writes.write([ended(3, call=1, outcome=Outcome.RAISED, reason="it raised", result=None, size=1 << 20)])
         assert await writes.retry(1, 9) == (1, (3,), None)
         call = await call_of(reads, 1)
         assert (call.returned, call.raised, call.finished_ms) == (1, 0, None)
         (waiting,) = await reads.waiting(queue, after=0, limit=9)
         assert (waiting.number, waiting.attempts, waiting.payload) == (3, 0, b"p")
-        await writes.write([began(3), ended(3, call=1)])
+        await writes.write([ended(3, call=1)])
         (first,) = await reads.attempts([2, 3])
         assert (first.input, first.attempt, first.outcome, first.reason) == (3, 1, Outcome.RAISED, "it raised")
         assert [found.attempts for found in await reads.inputs(1)] == [1, 2]
