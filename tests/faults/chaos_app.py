@@ -84,20 +84,21 @@ class Model:
 def spawn(number: int) -> str:
     kind = number % 20
     if number % 500 == 7:
-        call = dies.spawn(number)
+        name = "dies"
     elif kind in {1, 2}:
-        call = flaky.spawn(number)
+        name = "flaky"
     elif kind in {3, 4, 5}:
-        call = waits.spawn(number)
+        name = "waits"
     elif kind == 6:
-        call = nested.spawn(number)
+        name = "nested"
     elif kind in {8, 9, 10}:
-        call = Model(weight=1).predict.spawn(number)
+        return str(model.predict.spawn(number).object_id)
     else:
-        call = plain.spawn(number)
-    return str(call.object_id)
+        name = "plain"
+    return str(slipway.Function.from_name("chaos", name).spawn(number).object_id)
 
 
 if __name__ == "__main__":
+    model = slipway.Cls.from_name("chaos", "Model")(weight=1)
     for number in range(int(sys.argv[1]), int(sys.argv[2])):
         print(number, spawn(number), flush=True)
