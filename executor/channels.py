@@ -305,6 +305,7 @@ class Channels:
         target = self._together.get(call)
         if target is not None:
             target.refused = True
+            self._seal_later(target)
 
     def taken(self, scope: Scope, ident: int, count: int) -> None:
         """A connection took so many more items of a generator."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import struct
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -24,11 +25,13 @@ from .store.seal import Seal
 from .store.state import State
 from .underway import Attempt, UnderWay
 from .waits import Waits
+from .worker import failure
 from .worker.frames import Flag, Frame, Outcome
 from .worker.wire import NO_FD
 
 log = logging.getLogger("slipway")
 
+SUMMARY = 4096  # bytes within which a failure says what it is
 IN_MEMFD = 1 << 20  # bytes from which on a payload is passed on as a descriptor
 _MORE = int(Flag.MORE)
 _RETURNED, _CANCELLED, _LOST = int(Outcome.RETURNED), int(Outcome.CANCELLED), int(Outcome.LOST)
@@ -236,11 +239,12 @@ class Ledger:
         """Write an outcome down; nobody hears of it before it is on disk."""
         if frame.outcome in _WITH_RESULT:
             length = frame.fd_length if fd != NO_FD else len(frame.payload)
+            reason = _summary(frame, fd) if frame.outcome else ""
             if fd != NO_FD or length > IN_ROW:
                 thing = Kept(entry.given.number, "out", bytes(frame.payload), fd, length)
-                self._journal.keep(thing, lambda _: self._end(entry, frame.outcome, "", None, length))
+                self._journal.keep(thing, lambda _: self._end(entry, frame.outcome, reason, None, length))
             else:
-                self._end(entry, frame.outcome, "", bytes(frame.payload))
+                self._end(entry, frame.outcome, reason, bytes(frame.payload))
             return
         if fd != NO_FD:
             os.close(fd)
@@ -464,3 +468,12 @@ class Ledger:
         task = asyncio.get_running_loop().create_task(run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _summary(frame: Frame, fd: int) -> str:
+    """What was raised, in a line; "" where the worker's code has sent something else."""
+    data = bytes(frame.payload) if fd == NO_FD else os.pread(fd, SUMMARY, 0)
+    try:
+        return failure.summary(data)
+    except struct.error:
+        return ""
