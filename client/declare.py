@@ -35,6 +35,7 @@ from slipway.dsl.image import Image
 from slipway.dsl.options import FunctionSettings
 
 from .by_value import by_value
+from .identity import held_by
 from .images import Images
 from .notes import fault_of, notes
 from .sources import code_of, left_behind, module_name, module_of
@@ -152,21 +153,24 @@ class _Declaring:
         seen: set[tuple[str, int]] = set()
         for handle, decl in declared:
             module = module_of(_python_of(handle))
-            if module is None or not decl.code.sources or (module.__name__, decl.image) in seen:
+            whose = decl.name if decl.serialized else module.__name__ if module else ""
+            if module is None or not (decl.code.sources or decl.serialized) or (whose, decl.image) in seen:
                 continue
-            seen.add((module.__name__, decl.image))
+            seen.add((whose, decl.image))
+            values = held_by(_python_of(handle)) if decl.serialized else tuple(vars(module).values())
             image = self.images.decls[decl.image]
             added = (s for step in image.steps if isinstance(step, AddLocal) for s in step.sources)
             taken = {Path(s.remote).name.removesuffix(".py") for s in (*decl.code.sources, *added)}
-            for name in left_behind(module, {*taken, module.__name__.partition(".")[0]}, self.file):
-                if (module.__name__, name) in said:
+            for name in left_behind(values, {*taken, module.__name__.partition(".")[0]}, self.file):
+                if (whose, name) in said:
                     continue
-                said.add((module.__name__, name))
+                said.add((whose, name))
+                user = decl.name if decl.serialized else Path(str(module.__file__)).name
                 yield Fault(
                     severity="warning",
                     address=_address(handle),
-                    summary=f"{Path(str(module.__file__)).name} uses the module {name}, which its workers don't have",
-                    found=f"import {name}, at the top of the file",
+                    summary=f"{user} uses the module {name}, which its workers don't have",
+                    found="" if decl.serialized else f"import {name}, at the top of the file",
                     hint=f'Add it to the image: .add_local_python_source("{name}")',
                     origin=decl.origin,
                 )

@@ -119,6 +119,22 @@ def _names(code: CodeType) -> Iterator[str]:
             yield from _names(constant)
 
 
+def held_by(code: Callable[..., Any] | type) -> tuple[Any, ...]:
+    """The values that a function names or closes over; of a class, those of its methods.
+
+    >>> LIMIT = 3
+    >>> held_by(eval("lambda: LIMIT", {"LIMIT": 3}))
+    (3,)
+    """
+    functions = [code] if isinstance(code, FunctionType) else [f for f in vars(code).values() if callable(f)]
+    found: list[Any] = []
+    for function in (getattr(f, "target", f) for f in functions):
+        if isinstance(function, FunctionType):
+            cells = inspect.getclosurevars(function).nonlocals if function.__closure__ else {}
+            found += [*named_globals(function).values(), *cells.values()]
+    return tuple(found)
+
+
 # Code and handles: what they hold is found by other ways, or is not for a build to know.
 NOT_VALUES = (ModuleType, FunctionType, type, App, Function, Cls, Image, Secret, Partial, LocalEntrypoint)
 

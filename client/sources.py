@@ -6,7 +6,7 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -170,12 +170,12 @@ def _find(name: str, near: Path) -> ModuleSpec | None:
         sys.path[:] = before
 
 
-def left_behind(module: ModuleType, taken: set[str], near: Path) -> tuple[str, ...]:
-    """Modules of the user's own that a module uses by name and that no worker would have: those that Python found
-    beside the app file or in the working folder, and that are not among the names that are taken along."""
+def left_behind(values: Iterable[object], taken: set[str], near: Path) -> tuple[str, ...]:
+    """Modules of the user's own that the values of some code are, or come from, and that no worker would have: those
+    that Python found beside the app file or in the working folder, and that are not among the names that are taken."""
     homes = {str(near.parent), str(Path.cwd())}
     used = set()
-    for value in list(vars(module).values()):
+    for value in values:
         name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
         if isinstance(name, str):
             used.add(name.partition(".")[0])
