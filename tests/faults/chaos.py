@@ -58,9 +58,11 @@ class Chaos:
             raise Broken(f"slipway {' '.join(args)}: {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout
 
-    def daemon(self) -> psutil.Process:
-        """The daemon, started where it is not there."""
-        return psutil.Process(int(json.loads(self.slipway("status", "--json"))["pid"]))
+    def daemon(self) -> psutil.Process | None:
+        """The daemon, where it is there."""
+        said = subprocess.run([SLIPWAY, "status", "--json"], env=self.environment, capture_output=True, check=False)
+        pid = json.loads(said.stdout).get("pid")
+        return psutil.Process(pid) if pid else None
 
     # --- the load
 
@@ -111,6 +113,8 @@ class Chaos:
             return
         try:
             daemon = self.daemon()
+            if daemon is None:
+                return  # it was killed, and nobody has needed one since
             found = [daemon] if victim == "daemon" else _inside(daemon, template=victim == "template")
         except psutil.NoSuchProcess:
             return
