@@ -27,6 +27,7 @@ DEFAULTS = {
     "gc.keep": "nothing that nobody needs",
     "logs.budget": "1024 MiB",
     "logs.app": "64 MiB",
+    "calls.keep_results": "7 days",
 }
 # Where settings are called otherwise in the file than within.
 FIELDS = {"shm_size": "shm_mib", "budget": "budget_mib", "app": "app_mib"}
@@ -95,6 +96,8 @@ def _value(reading: Reading, table: str, name: str) -> str | int | None:
     config = reading.config
     if table == "gc":
         return config.keep_mib
+    if table == "calls":
+        return f"{config.keep_results_days} days" if (table, name) in reading.lines else None
     found: str | int | None = getattr(config.logs if table == "logs" else config.docker, FIELDS.get(name, name))
     return found if (table, name) in reading.lines else None
 

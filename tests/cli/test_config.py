@@ -37,7 +37,7 @@ def test_where_nothing_is_said(slipway: Slipway, file: Path) -> None:
 def test_who_said_what(slipway: Slipway, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text(
         'runtime = "docker"\n[docker]\nhost = "unix:///here.sock"\n[docker.bases]\n"debian_slim 3.12" = "mine"\n'
-        '[apps.search]\nshm_size = "1GiB"\n[gc]\nkeep = "50GB"\n'
+        '[apps.search]\nshm_size = "1GiB"\n[gc]\nkeep = "50GB"\n[calls]\nkeep_results = 14\n'
     )
     found = settings(slipway)
     assert found["runtime"] == ("docker", f"{file}:1")
@@ -45,6 +45,7 @@ def test_who_said_what(slipway: Slipway, file: Path, monkeypatch: pytest.MonkeyP
     assert found["docker.bases.debian_slim 3.12"] == ("mine", f"{file}:5")
     assert found["apps.search.shm_size"] == ("1024 MiB", f"{file}:7")
     assert found["gc.keep"] == ("47683 MiB", f"{file}:9")
+    assert found["calls.keep_results"] == ("14 days", f"{file}:11")
     monkeypatch.setenv("SLIPWAY_RUNTIME", "native")
     monkeypatch.setenv("DOCKER_HOST", "ssh://far")
     assert settings(slipway)["runtime"] == ("native", "SLIPWAY_RUNTIME")

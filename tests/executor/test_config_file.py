@@ -37,6 +37,9 @@ micromamba = "mamba:1"
 
 [gc]
 keep = "50GB"
+
+[calls]
+keep_results = 14
 """
 
 
@@ -61,6 +64,7 @@ def test_everything_that_can_be_said() -> None:
             ("other.app", AppSettings(runtime="docker")),
         ),
         keep_mib=47683,
+        keep_results_days=14,
     )
     assert reading.config.docker_of("search").network == "back"
     assert reading.place("apps", "other.app", "runtime") == "config.toml:12"
@@ -98,7 +102,7 @@ def test_all_faults_at_once_in_the_order_of_the_file() -> None:
         '9 docker.user: it must be text, and is a number; user = 1000; Put it in quotes: "1000"',
         "10 docker.bases.debain_slim: there is no such base; debain_slim = 'q'; Did you mean \"debian_slim\"?",
         '12 gc.keep: this is not a size; keep = \'50\'; Say it with its unit: "512MiB", "2GiB" or "50GB".',
-        "13 shop: there is no such setting; ; Here go: runtime, apps, docker, gc, logs.",
+        "13 shop: there is no such setting; ; Here go: runtime, apps, docker, gc, logs, calls.",
     ]
 
 
@@ -117,6 +121,9 @@ def test_all_faults_at_once_in_the_order_of_the_file() -> None:
         ('[docker]\nhost = ""', 2, "it is empty"),
         ("[docker]\nhost = 2026-11-23", 2, "it must be text, and is a date"),
         ('[gc]\nkeep = "0.1MiB"', 2, "this is less than 1 MiB"),
+        ("[calls]\nkeep_results = 0", 2, "it must be a number of days, from 1 to 30"),
+        ("[calls]\nkeep_results = true", 2, "it must be a number of days, from 1 to 30"),
+        ("keep_results = 7", 1, "there is no such setting"),
         ('docker.shm_size = "2gb"', 1, "this is not a size"),
         ('[docker.bases]\n"debian_slim latest" = "x"', 2, "there is no such base"),
     ],
