@@ -27,7 +27,9 @@ class Carrier:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.ending: int | None = None  # the signal that ends the worker; 0: the engine has hung up
+        self.current: Job | None = None  # on the main thread: whose code runs, while a signal may raise in it
+        self.ending: int | None = None  # the signal that ends the worker; 0: something else does
+        self.why: BaseException | None = None  # what ends it, where that is not a signal
 
     def run(self, job: Job) -> None:
         """Carry out a job and answer it. Raises `Ended` or `StreamClosed` where that is the worker's end."""
@@ -47,14 +49,14 @@ class Carrier:
                 elif type(value) in NO_RESULTS:
                     server.refuse(target, value)
             finally:
-                self.pause()  # from here on nothing is raised by a signal
+                self.current = None  # from here on nothing is raised by a signal
         except BaseException as raised:  # noqa: BLE001 - the user's function may raise anything, SystemExit too
             error = raised
         if os.getpid() != server.pid:
             server.leave_fork(error)
         try:
             if self.ending is not None and isinstance(error, KeyboardInterrupt):
-                raise Ended(self.ending)  # it did not end by itself: it is for another worker
+                raise self.why_ended()  # it did not end by itself: it is for another worker
             server.finish(job, value, error)
             if isinstance(error, ENDS):
                 raise Ended(signal.SIGINT)
@@ -63,19 +65,20 @@ class Carrier:
             output.running.set(None)
             error = value = args = kwargs = None  # not kept until the next input, nor by the traceback's cycle
 
+    def why_ended(self) -> BaseException:
+        """What to raise at the worker's end."""
+        return self.why or Ended(self.ending or 0)
+
     def begin(self, job: Job) -> None:
         """The user's code comes next."""
         if job.cancelled:
             raise InputCancellation("the call was cancelled")
 
-    def pause(self) -> None:
-        """Our own code comes next, which must not be broken off."""
-
     def _stream(self, job: Job, made: Any) -> int:
         """Send a generator's items as its consumer takes them; how many they were."""
         from .credit import Credit  # here, like what else not every worker needs: its start is to be quick
 
-        self.pause()
+        self.current = None
         server, items = self.server, _iterate(job.target, made)
         credit = job.credit = Credit()
         job.interrupt = job.interrupt or credit.wake
@@ -88,7 +91,7 @@ class Carrier:
                 except StopIteration:
                     return count
                 finally:
-                    self.pause()
+                    self.current = None
                 if os.getpid() != server.pid:
                     server.leave_fork(None)
                 packed = payload.dump_or_refuse(item, f"item {count} of {job.target.name}")
@@ -97,7 +100,7 @@ class Carrier:
                     try:
                         credit.sleep()
                     finally:
-                        self.pause()
+                        self.current = None
                 credit.sent(packed.size)
                 server.send_item(job, count, packed)
                 count += 1
@@ -125,9 +128,7 @@ class MainCarrier(Carrier):
 
     def __init__(self, server: Server) -> None:
         super().__init__(server)
-        self.current: Job | None = None  # whose code runs; set only while a signal may raise in it
         self.waiting = False  # nothing runs, and the worker's end may be raised
-        self.why: BaseException | None = None  # what ends the worker, where that is not a signal
 
     def watch(self) -> None:
         """Take the signals; processes that the user's code forks do not."""
@@ -146,9 +147,6 @@ class MainCarrier(Carrier):
             self.current = None
             raise InputCancellation("the call was cancelled")
 
-    def pause(self) -> None:
-        self.current = None
-
     @property
     def is_due(self) -> bool:
         """Whether the user's code is to be broken off, and has not been."""
@@ -159,7 +157,7 @@ class MainCarrier(Carrier):
         """Wait for something while nothing runs. Raises what ends the worker."""
         self.waiting = True
         if self.ending is not None:
-            raise self._end()
+            raise self.why_ended()
         came = receive()
         self.waiting = False
         return came
@@ -175,9 +173,6 @@ class MainCarrier(Carrier):
             self.why = why
             begin_deadline()
         self.poke()
-
-    def _end(self) -> BaseException:
-        return self.why or Ended(self.ending or 0)
 
     def _on_poke(self, number: int, frame: FrameType | None) -> None:
         job = self.current
@@ -200,4 +195,4 @@ class MainCarrier(Carrier):
             raise KeyboardInterrupt
         if self.waiting:
             self.waiting = False
-            raise self._end()
+            raise self.why_ended()

@@ -23,7 +23,7 @@ from . import failure, output, stream
 from .ending import begin_deadline, die_by, ignore_signals
 from .frames import PROTOCOL, Frame, Kind, pack
 from .served import Served
-from .server import Ended, move_up
+from .server import Ended, is_own_doing, move_up
 from .stream import Stream, StreamClosed
 
 if TYPE_CHECKING:
@@ -125,24 +125,25 @@ def serve(link: Stream, path: str, token: str, served: Served, printed: output.O
         server.serve()
     except Ended as ended:
         number = ended.number
-    except StreamClosed as closed:  # the engine has no more use for this worker …
-        if isinstance(closed.__cause__, OSError) and closed.__cause__.errno == errno.EBADF:  # … or can't be reached
+    except (StreamClosed, OSError) as closed:  # the engine has no more use for this worker …
+        if is_own_doing(closed):  # … or can't be reached
             print(f"{served.name} closed file descriptors that are not its own", file=sys.stderr)  # noqa: T201
             code = 1
-    _end(served, printed)
+    _end(served, printed, broken=bool(code))
     _Last.signal = number
     if code:
         sys.exit(code)
 
 
-def _end(served: Served, printed: output.Output) -> None:
+def _end(served: Served, printed: output.Output, *, broken: bool) -> None:
     """What is left to do for the user's code, within the grace time."""
     ignore_signals()
     begin_deadline()
     context.input_id.set(None)
     context.function_call_id.set(None)
     served.exit()
-    served.close()
+    if not broken:
+        served.close()
     printed.end_call()
 
 

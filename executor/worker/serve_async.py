@@ -116,7 +116,7 @@ class AsyncServer(Server):
     def _finished(self) -> None:
         self.active -= 1
         if self.main.ending is not None and not self.active:
-            self._end(Ended(self.main.ending))
+            self._end(self.main.why_ended())
         self._start()
 
     # --- carrying them out
@@ -194,7 +194,7 @@ class AsyncServer(Server):
         for task in self.tasks:
             task.cancel()
         if not self.active:
-            self._end(Ended(self.main.ending or 0))
+            self._end(self.main.why_ended())
 
     def _end(self, why: BaseException) -> None:
         """Stop once, so that what is left on the loop can still be finished."""
@@ -212,16 +212,8 @@ class AsyncServer(Server):
             self.loop.run_until_complete(asyncio.gather(*self.tasks, return_exceptions=True))
 
     def cut_off(self) -> None:
-        if self.jobs:
-            self.loop.call_soon_threadsafe(self._cut_off)
-            if self.main.current is not None:
-                self.main.end(Ended())
-
-    def _cut_off(self) -> None:
-        if self.main.ending is None:
-            self.main.ending = 0
-        begin_deadline()
-        self._break_off()
+        self.main.end(Ended())
+        self.end_soon()
 
 
 async def _plain_items(items: Any) -> Any:

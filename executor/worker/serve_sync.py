@@ -29,11 +29,10 @@ class SyncServer(Server):
             carry_out = Threads(self, main.end).put
         while True:
             for piece in main.wait(receive):
-                pieces = self.gather(piece)
+                pieces = self.gather(piece) if piece[0].flags or self.gathered else [piece]
                 job = None if pieces is None else self.claim(pieces)
                 if job is not None:
                     carry_out(job)
 
     def cut_off(self) -> None:
-        if self.jobs:  # else the main thread hears of it itself
-            self.main.end(Ended())
+        self.main.end(Ended())

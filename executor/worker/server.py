@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import resource
@@ -209,7 +210,8 @@ class Server:
                 if self.batched:
                     self._finish_batch(job, value)
                 else:
-                    self._returned(job.ident, value, job.target)
+                    what = f"the result of {job.target.name}"
+                    self.answer(job.ident, Outcome.RETURNED, payload.dump_or_refuse(value, what))
                 return
             except StreamClosed:
                 raise
@@ -224,9 +226,6 @@ class Server:
         for frame, _ in job.pieces:
             self.answer(frame.id, outcome, packed)
 
-    def _returned(self, call: int, value: Any, target: Target) -> None:
-        self.answer(call, Outcome.RETURNED, payload.dump_or_refuse(value, f"the result of {target.name}"))
-
     def _finish_batch(self, job: Job, value: Any) -> None:
         from .batch import apart
 
@@ -235,7 +234,8 @@ class Server:
 
     def _finish_one(self, call: int, result: Any, target: Target) -> None:
         try:
-            self._returned(call, result, target)
+            packed = payload.dump_or_refuse(result, f"the result of {target.name}")
+            self.answer(call, Outcome.RETURNED, packed)
         except StreamClosed:
             raise
         except Exception as unpicklable:  # noqa: BLE001 - pickling a result runs its own code
@@ -282,8 +282,9 @@ class Server:
                             self._order(frame)
                 if is_due:
                     self.main.poke()  # what it was told may have come just before it began to wait for something
-        except (StreamClosed, FrameError):
-            self.cut_off()
+        except (StreamClosed, FrameError, OSError) as error:
+            if self.jobs and not is_own_doing(error):  # else the main thread hears of it itself
+                self.cut_off()
             while self.main.is_due:
                 time.sleep(NAG / 1000)
                 self.main.poke()
@@ -323,3 +324,8 @@ class Server:
     def cut_off(self) -> None:
         """The engine has gone: what runs has nobody to answer to. Called in the thread that takes orders."""
         raise NotImplementedError
+
+
+def is_own_doing(error: Exception) -> bool:
+    """Whether the user's code has closed what leads to the engine."""
+    return errno.EBADF in (getattr(error, "errno", 0), getattr(error.__cause__, "errno", 0))
