@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from slipway.compiler.encode import to_wire
+from slipway.compiler.encode import from_wire, to_wire
 from slipway.dsl import context
+from slipway.dsl.declaration import Fault
 from slipway.dsl.errors import Error, InvalidError
 from slipway.dsl.session import Running, Session
 
@@ -71,7 +74,9 @@ class EphemeralRun:
         request = declaration_request(self._app, self._file, runtime=self._runtime)
         self._link = self._given or connect()
         try:
-            self._id = self._link.request("run", request, on_event=self._on_event)["app"]
+            reply = self._link.request("run", request, on_event=self._on_event)
+            self._id = reply["app"]
+            _warn(reply.get("faults", ()))
         except BaseException:
             self._leave()
             raise
@@ -133,6 +138,14 @@ class EphemeralRun:
         import asyncio
 
         await asyncio.to_thread(self.__exit__, kind, error, traceback)
+
+
+def _warn(faults: Iterable[dict[str, Any]]) -> None:
+    """Say what a plan would warn of: who runs an app sees no plan."""
+    for fault in (from_wire(Fault, fault) for fault in faults):
+        if fault.severity == "warning":
+            place = fault.origin.file, fault.origin.line
+            warnings.warn_explicit(". ".join(filter(None, (fault.summary, fault.hint))), UserWarning, *place)
 
 
 class ProgramRunner:
