@@ -163,13 +163,12 @@ def test_run_reads_its_arguments_from_the_signature(home: ModelHome) -> None:
         return ran.err if code else ran.out.strip()
 
     assert run("app.py::main", "--name", "x", "--times", "3", "--loud", "--end", "!", "--mode", "b") == "XXX ! b"
-    assert run("app.py::main", "--name", "x", "--no-loud") == "x None a"
     assert "--name" in run("app.py::main", code=2)
     assert "mode" in run("app.py::main", "--name", "x", "--mode", "c", code=2)
     assert run("app.py::raw", "-x", "--y=1", "z") == "('-x', '--y=1', 'z')"
     assert run("app.py::scale", "--x", "4") == "8.0"
     assert run("app.py::Model.times", "--x", "4", "--size", "3") == "12"
-    assert "main" in run("app.py", code=1) and "raw" in run("app.py", code=1)
+    assert "::main" in run("app.py", code=1)
     assert "generator" in run("app.py::generate", code=1)
     assert "Did you mean" in run("app.py::scal", "--x", "1", code=1)
 

@@ -300,13 +300,7 @@ def test_the_cells_of_a_notebook(home: ModelHome) -> None:
     folder = home.write({})
     with Notebook(folder, home.machine.env | home.variables) as notebook:
         said = [notebook.run(cell) for cell in CELLS.strip().split("\n---\n")]
+        notebook.run("@app.function()\ndef stays(): ...")
+        failed = notebook.run("with app.run(): stays.remote()", fails=True)
     assert said == ["", "", "", "30 [10, 20] True True 40\n", "", "301\n", "401\n", "300\n"]
-
-
-@rule("3.2 notebooks")
-def test_a_cell_whose_function_can_not_go_along_says_what_to_do(home: ModelHome) -> None:
-    folder = home.write({})
-    with Notebook(folder, home.machine.env | home.variables) as notebook:
-        notebook.run("import slipway\napp = slipway.App('notebook')\n@app.function()\ndef f(): ...")
-        failed = notebook.run("with app.run(): f.remote()", fails=True)
     assert "serialized=True" in failed and "in no file" in failed
