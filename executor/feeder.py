@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 from attrs import frozen
 
-from slipway.dsl.errors import InvalidError, NotFoundError
+from slipway.dsl.errors import Error, InvalidError, NotFoundError
 
 from .dispatch import Dispatcher
 from .inputs import Input
@@ -15,7 +16,10 @@ from .pool import PoolSpec
 from .store.call_reads import CallReads, Waiting
 from .worker.frames import Outcome
 
+log = logging.getLogger("slipway")
+
 NONE = -1
+AGAIN = 1.0  # seconds until what could not be read is tried again
 WINDOW = 2000  # inputs of one queue that are in memory: in their pool, or over and not yet written down
 
 
@@ -149,6 +153,10 @@ class Feeder:
                 more = await self._feed_some()
         except (InvalidError, NotFoundError) as error:
             self._end(error.message)
+        except Error as error:  # a full disk, say
+            log.warning("%s of %s gets no inputs for now: %s", self.key.function, self.key.app, error)
+            self._behind = True
+            asyncio.get_running_loop().call_later(AGAIN, self.feed)
         finally:
             self._feeding = None
 

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable
 
-from slipway.dsl.errors import Error
+from slipway.dsl.errors import Error, InternalError
 
 from .store.call_writes import Accepted, CallWrites, Entry, Written
 from .store.payloads import NO_FD, Kept, PayloadFiles
@@ -90,6 +90,9 @@ class Journal:
             except Error as error:
                 log.warning("calls could not be written down: %s", error)
                 written = error
+            except Exception as error:  # the supervisor of all that is written: a bug of ours must not end it
+                log.exception("calls could not be written down")
+                written = InternalError(f"the engine failed: {error!r}", hint="The engine's log has its traceback.")
             again = self._tell(batch, written)
             if again:
                 self._entries = again + self._entries

@@ -72,6 +72,7 @@ class Ledger:
         await self._writes.take_left(await asyncio.to_thread(self._under_way.left), now_ms)
         await asyncio.to_thread(self._under_way.open)
         await self._writes.seal_all(now_ms)
+        await self._writes.prune_queues()  # later there are some that have a number and no call yet
         await self._remove_strays()
         for queue, count in await self._reads.open_queues():
             feeder = await self._feeder_of(queue.number)
@@ -322,16 +323,16 @@ class Ledger:
         feeders = [feeder for feeder in self._feeders.values() if feeder.key.run == run]
         for feeder in feeders:
             feeder.ended = reason
-            for entry in tuple(feeder.entries.values()):
-                entry.reason, entry.back = reason, False
-                entry.dispatcher.cancel(entry.given.number)
         await asyncio.gather(*(self._end_queue(feeder, reason) for feeder in feeders))
 
     def _end_later(self, feeder: Feeder, reason: str) -> None:
         self._in_background(self._end_queue(feeder, reason))
 
     async def _end_queue(self, feeder: Feeder, reason: str) -> None:
-        """Cancel what waits in the database. An ephemeral app can't run again, so its payloads go, too."""
+        """Cancel what has not begun. An ephemeral app can't run again, so its payloads go, too."""
+        for entry in tuple(feeder.entries.values()):
+            entry.reason, entry.back = reason, False
+            entry.dispatcher.cancel(entry.given.number)
         if not feeder.number:
             return
         await feeder.wait_still()
@@ -343,6 +344,8 @@ class Ledger:
             cut = await self._writes.cancel_queue(feeder.number, reason, now_ms, start=start, but=but, keep=keep)
             self._after(cut, feeder)
             start = cut.following
+        if not (keep or feeder.open):
+            self._feeders.pop(feeder.key, None)
 
     def _after(self, cut: Cut, feeder: Feeder) -> None:
         feeder.open -= cut.number
@@ -452,7 +455,6 @@ class Ledger:
             self._remove_files(files, "in", "out")
         while not self._closing and await self._writes.prune(calls_before_ms):
             pass
-        await self._writes.prune_queues()
 
     def _remove_files(self, numbers: tuple[int, ...], *kinds: str) -> None:
         if numbers:

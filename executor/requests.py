@@ -180,9 +180,13 @@ class Requests:
         lock = self._locks.setdefault(plan.graph.app, asyncio.Lock())
         applier = self._applier(plan.graph.runtime)
         async with lock, self._engine.uses.hold(plan.graph), warm_up(self._engine, plan.graph) as start_workers:
-            applied = await applier.apply(plan, on_event=emit, start_workers=start_workers)
+            try:
+                applied = await applier.apply(plan, on_event=emit, start_workers=start_workers)
+            except asyncio.CancelledError:
+                await to_its_end(self._put_in_force(plan.graph.app))  # it may have flipped in that moment
+                raise
             if applied.whole:
-                await self._put_in_force(plan.graph.app)
+                await to_its_end(self._put_in_force(plan.graph.app))
         return {
             "app": plan.graph.app,
             "serial": applied.serial,
@@ -240,7 +244,7 @@ class Requests:
     async def end_app(self, scope: Scope, params: dict[str, Any], _emit: Emit) -> dict[str, Any]:
         if params["app"] not in scope.owned:
             raise NotFoundError(f"this program runs no app {params['app']}")
-        await self._engine.end_ephemeral(scope, params["app"])
+        await to_its_end(self._engine.end_ephemeral(scope, params["app"]))
         return {}
 
     async def destroy(self, _scope: Scope, params: dict[str, Any], _emit: Emit) -> dict[str, Any]:
@@ -322,11 +326,11 @@ class Requests:
 
     async def status(self, _scope: Scope, _params: dict[str, Any], _emit: Emit) -> dict[str, Any]:
         engine = self._engine
-        running = sum(dispatcher.busy for dispatcher in engine.dispatchers.values())
+        # What waits and is on disk does so without this engine, too: it is no reason to keep it.
+        inputs = [given for dispatcher in engine.dispatchers.values() for given in dispatcher.inputs]
+        running = sum(not given.durable or given.pool.runs(given.number) for given in inputs)
         ephemeral = [live.name for live in engine.live.values() if live.is_ephemeral]
-        waiting = max(engine.ledger.open - running, 0)
         busy = [f"{running} calls under way"] if running else []
-        busy += [f"{waiting} calls wait"] if waiting else []
         busy += [f"{', '.join(ephemeral)} runs"] if ephemeral else []
         busy += [self._containers.busy] if self._containers.busy else []
         busy += ["an apply is under way"] if any(lock.locked() for lock in self._locks.values()) else []
@@ -338,6 +342,7 @@ class Requests:
             "runtimes": await self._chooser.troubles(),
             "settings": self._chooser.settings_trouble(),
             "busy": "; ".join(busy),
+            "open": engine.ledger.open,
             "apps": [self._app(live) for _, live in sorted(engine.live.items())],
         }
 
