@@ -222,8 +222,10 @@ class Engine:
         await self.ledger.end_run(app, f"{app} is not deployed any more")
         if live is not None:
             await self.uses.note(live.graph)
-            await self._drain(live, set())
-            self._tell_end(app)
+            try:
+                await self._drain(live, set())
+            finally:
+                self._tell_end(app)
 
     def end_of(self, app: str) -> asyncio.Future[None]:
         """Done when the app of this id is served no longer."""

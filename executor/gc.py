@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Collection, Coroutine, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
@@ -31,6 +31,7 @@ from .keep import KINDS, Choice, Thing, decide, needed_by, needed_by_container, 
 from .points import point
 from .ports import Deployment
 from .runtime.layers import remove_tree
+from .tasks import to_its_end
 
 OFFERS = 8  # that are remembered
 AT_ONCE = 200  # files that are removed before somebody else may begin to use them
@@ -114,7 +115,7 @@ class Collector:
             freeing = Freeing(on={thing.key: thing.on for thing in things}, there=there, came=came)
             freeing.needed = with_what_is_below(await self._needed(freeing.there), freeing.on)
             for batch in _batches(choice.free):
-                await _to_its_end(self._remove_unless_needed(freeing, batch))
+                await to_its_end(self._remove_unless_needed(freeing, batch))
                 emit({"event": "freed", "number": len(freeing.freed), "size": freeing.size})
         await self._forget_uses(offer, freeing)
         return freeing
@@ -253,16 +254,6 @@ def _batches(things: Iterable[Thing]) -> Iterator[tuple[Thing, ...]]:
         size = AT_ONCE if is_small else 1
         for start in range(0, len(waiting), size):
             yield waiting[start : start + size]
-
-
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Wait for something that must not be left in the middle, whoever has given it up."""
-    task = asyncio.create_task(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait((task,))
-        raise
 
 
 # --- as it goes over the wire -------------------------------------------------------------------------

@@ -60,7 +60,8 @@ async def app_logs(engine: Engine, params: dict[str, Any], emit: Emit) -> dict[s
 
 async def _ended(engine: Engine, apps: Collection[str], call: str) -> None:
     """Return when the apps are served no longer, or when the call is over that alone is followed."""
-    ends: list[asyncio.Future[Any]] = [asyncio.gather(*map(engine.end_of, apps))] if apps else []
+    served = [engine.end_of(app) for app in apps]
+    ends: list[asyncio.Future[Any]] = [asyncio.ensure_future(asyncio.wait(served))] if served else []
     if call:
         ends.append(asyncio.ensure_future(Calls(engine).wait(Scope(), {"call": call}, _no_event)))
     try:
@@ -69,7 +70,7 @@ async def _ended(engine: Engine, apps: Collection[str], call: str) -> None:
             for end in done:
                 end.result()  # a call that nobody knows is said so
     finally:
-        for end in ends:
+        for end in (*ends, *served):
             end.cancel()
 
 

@@ -33,6 +33,7 @@ from .gc import Collector, freeing_reply, offer_reply
 from .launch import LiveApp
 from .log_requests import QUERY, app_logs
 from .ports import Deployment, Runtime
+from .tasks import to_its_end
 from .warmup import warm_up
 
 # What an app is and how it is wanted, for a plan or to run it at once.

@@ -27,6 +27,16 @@ async def all_of(works: Iterable[Coroutine[Any, Any, T]]) -> tuple[T, ...]:
         raise
 
 
+async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """The result of something that must not be left in the middle, whoever has given it up."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        raise
+
+
 class _Flight(Generic[T]):
     def __init__(self, task: asyncio.Task[T]) -> None:
         self.task = task
