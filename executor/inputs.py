@@ -27,13 +27,14 @@ class Input:
 
     __slots__ = (
         "attempts",
+        "awaited_by",
         "call",
+        "depth",
         "durable",
         "fd",
         "fd_length",
         "ident",
         "index",
-        "items",
         "losses",
         "method",
         "number",
@@ -43,7 +44,9 @@ class Input:
         "send",
         "sequence",
         "started",
+        "streams",
         "submitted",
+        "unsent",
         "worker",
         "worker_name",
     )
@@ -80,7 +83,10 @@ class Input:
         self.attempts = attempts  # that were begun, those before a restart of the engine too
         self.losses = losses
         self.send = send
-        self.items = 0  # of a generator, sent in this attempt
+        self.depth = 0  # how many inputs that wait for one another are above it
+        self.awaited_by = 0  # the sequence of the attempt of its parent that waits for it
+        self.streams = False  # items of it were passed on
+        self.unsent = False  # a worker was chosen, and does not know of it yet
         self.submitted = 0.0
         self.started = 0.0
         self.sequence = 0

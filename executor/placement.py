@@ -1,489 +1,467 @@
-"""Which call goes to which worker of a pool, and how many there are. Nothing here waits, sleeps, opens or spawns.
+"""Which input goes to which worker of a pool, and how many there are. Nothing here waits, sleeps, opens or spawns.
 
-A `Placement` is told what happens (a call came, a worker is ready, an answer arrived, time went by) and returns what
-to do about it. Its driver is `dispatch`. Time comes in as seconds of a clock that never goes back.
+A `Placement` is told what happens (an input came, a worker is ready, an answer arrived, time went by) and returns what
+to do about it. Its driver is `dispatch`. Time comes in as seconds of a clock that never goes back. Nothing that happens
+for every input takes longer for more workers or more inputs.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from itertools import islice
+from collections.abc import Set
+from heapq import heappop
 from math import inf
-from typing import NamedTuple
 
-from attrs import frozen
+from attrs import evolve
 
-from .lifecycle import EVENT_OF, Event, State, advance
+from .actions import Actions, Again, Assign, AssignBatch, Back, End, FailStart, Interrupt, Stop
+from .attempts import Attempts, lost_again
+from .lifecycle import OPEN, Event, State, advance
+from .ports import Exit
+from .retrying import MOST_LOSSES, Blame, blame
+from .scaling import PoolLimits, backoff, ceiling
+from .seats import THREAD, WAITING, Batch, Placed, Seat
 from .worker.frames import Outcome
 
-GRACE = 2.0  # what an interrupted call has to come to an end, before its worker is killed
+GRACE = 2.0  # what an interrupted input has to come to an end, before its worker is killed
 FAST = 0.001  # inputs that take less than this are sent ahead, so that a worker never waits for the next one …
 AHEAD = 0.002  # … as many as make up this much work …
 MOST_AHEAD = 16
 STUCK = 0.005  # … and are asked back when the one before them takes this long after all
-FIRST_BACKOFF, LAST_BACKOFF = 0.5, 30.0
-WAITING = -1.0  # instead of the time at which a call began: it was sent ahead and has not
+_BEGUN = advance(advance(State.QUEUED, Event.ASSIGN), Event.START)
+_RUNNING, _ASSIGNED, _RESTING = State.RUNNING, State.ASSIGNED, State.RESTING
+_RETURNED = int(Outcome.RETURNED)
+_TIMEOUT, _STUCK, _KILL = 1, 2, 4  # kinds of alarms; see also REST
 
 
-@frozen(kw_only=True)
-class PoolLimits:
-    """`max_workers` is always a number: who makes a pool knows the machine. `slots`: calls at once in one worker."""
-
-    max_workers: int
-    min_workers: int = 0
-    buffer_workers: int = 0  # idle ones to keep while there are calls
-    idle: float = 60.0  # seconds that a worker is kept without work
-    timeout: float = 300.0  # seconds that one attempt may take
-    slots: int = 1
-    single_use: bool = False
-    give_up_after: int = 3  # start-ups that fail in a row before the calls that wait are given up
-
-
-class Assign(NamedTuple):
-    call: int
-    worker: int
-
-
-class Start(NamedTuple):
-    worker: int
-
-
-class Stop(NamedTuple):
-    """Let a worker without work come to an end in good order."""
-
-    worker: int
-
-
-class Kill(NamedTuple):
-    worker: int
-
-
-class Interrupt(NamedTuple):
-    """Tell the worker to give up a call that it has begun."""
-
-    worker: int
-    call: int
-
-
-class Recall(NamedTuple):
-    """Ask the worker to give back a call that it has not begun."""
-
-    worker: int
-    call: int
-
-
-class End(NamedTuple):
-    """The call is over, without an answer from a worker."""
-
-    call: int
-    outcome: Outcome
-    reason: str
-
-
-class FailStart(NamedTuple):
-    """The call is over, because this worker (and those before it) could not be started: why is known to the driver."""
-
-    call: int
-    worker: int
-
-
-Action = Assign | Start | Stop | Kill | Interrupt | Recall | End | FailStart
-Actions = list[Action]
-
-
-def _backoff(times: int) -> float:
-    return float(min(FIRST_BACKOFF * 2 ** min(times - 1, 30), LAST_BACKOFF))
-
-
-class _Worker:
-    __slots__ = (
-        *("calls", "idle_since", "interrupted", "kill_at", "let_go", "number", "ready", "recalling", "stopping"),
-        "used",
-    )
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.ready = False
-        self.stopping = False
-        self.let_go = False  # it stops when it has answered what it runs
-        self.used = False
-        self.calls: dict[int, float] = {}  # sent to it and not answered → since when it runs, or WAITING
-        self.recalling: dict[int, bool] = {}  # asked back → whether to cancel it
-        self.interrupted: set[int] = set()  # told to give up because its caller wants no answer
-        self.idle_since = 0.0
-        self.kill_at = inf
-
-
-class Placement:
+class Placement(Attempts):
     """The state of one pool. `wake` is when it next wants to hear `tick`."""
 
     def __init__(self, limits: PoolLimits) -> None:
-        self.limits = limits
-        self.queue: OrderedDict[int, None] = OrderedDict()
-        self.states: dict[int, State] = {}  # of the calls that are not over
-        self.workers: dict[int, _Worker] = {}
-        self.idle: list[_Worker] = []  # the last one used is used next, so that the others can go
-        self.wake = inf
+        super().__init__(limits)
         self.draining = False
-        self.service = inf  # seconds that a call takes, lately
-        self._where: dict[int, _Worker] = {}
+        self.service = inf  # seconds that an input takes, lately
+        self._one_by_one = limits.slots == 1 and not limits.batch
         self._ahead = 0
-        self._last_number = 0
-        self._failures = 0
-        self._useless = 0  # workers that ended by themselves before they were given anything, in a row
-        self._retry_at = 0.0
-        self._gave_up = False  # no worker could be started; the next call tries again
 
-    # --- what the outside says
+    # --- what the outside says: the pool
 
     def open(self, now: float) -> Actions:
         """The pool begins: the workers that it always has are started."""
         return self._scale(now, [])
 
-    def submit(self, call: int, now: float) -> Actions:
+    def rescale(self, limits: PoolLimits, now: float) -> Actions:
+        """Other numbers of workers, and other times for them to stay; the rest of the limits is as it was."""
         if self.draining:
-            return [End(call, Outcome.CANCELLED, "the function is being shut down")]
-        self.states[call] = State.QUEUED
-        self._gave_up = False
-        if self.idle:
-            worker = self.idle.pop()
-            actions: Actions = []
-            self._assign(worker, call, now, actions)
-            if len(worker.calls) < self.limits.slots:
-                self.idle.append(worker)
-            return self._scale(now, actions) if self.limits.buffer_workers else actions
-        self.queue[call] = None
-        return self._scale(now, [])
-
-    def ready(self, number: int, now: float) -> Actions:
-        worker = self.workers[number]
-        worker.ready = True
-        self._failures = 0
-        return self._refill(worker, now, [])
-
-    def start_failed(self, number: int, now: float) -> Actions:
-        """A worker could not be started. When that goes on, the calls that wait fail with it."""
-        del self.workers[number]
-        self._failures += 1
+            limits = evolve(limits, min_workers=0, buffer_workers=0, give_up_after=1)
+        self.limits = limits
         actions: Actions = []
-        if self._failures >= self.limits.give_up_after and not any(worker.ready for worker in self.workers.values()):
-            self._failures = 0
-            self._retry_at = 0.0
-            self._gave_up = True
-            for call in self.queue:
-                self._close(call, Event.RAISE)
-                actions.append(FailStart(call, number))
-            self.queue.clear()
-            return actions
-        self._retry_at = now + _backoff(self._failures)
-        return self._scale(now, actions)
-
-    def finished(self, number: int, call: int, outcome: int, now: float) -> Actions:
-        """A worker has answered. False news (of a call that is over, or unknown) frees the worker's slot alone."""
-        worker = self.workers[number]
-        since = worker.calls.pop(call, None)
-        if since is None:
-            return []
-        worker.recalling.pop(call, None)
-        worker.interrupted.discard(call)
-        worker.used = True
-        self._useless = 0
-        if call in self.states:
-            if self.states[call] is State.ASSIGNED:  # it had begun before it could be given back
-                self._step(call, Event.START)
-            self._close(call, EVENT_OF[outcome])
-        if since != WAITING:
-            self._learn(now - since)
-        worker.kill_at = inf
-        self._start_next(worker, now)
-        return self._refill(worker, now, [])
-
-    def recalled(self, number: int, call: int, given_back: bool, now: float) -> Actions:
-        """A worker's answer to `Recall`."""
-        worker = self.workers[number]
-        cancel = worker.recalling.pop(call, False)
-        if call not in worker.calls:
-            return []
-        actions: Actions = []
-        if not given_back:
-            self._start_next(worker, now)
-            return actions
-        del worker.calls[call]
-        self._start_next(worker, now)
-        if call in self.states:
-            if cancel or self.draining:
-                self._close(call, Event.CANCEL)
-                actions.append(End(call, Outcome.CANCELLED, "cancelled before it began"))
-            else:
-                self._requeue(call)
-        if not worker.calls:
-            self._refill(worker, now, actions)
-        return self._feed_idle(now, actions)
-
-    def lost(self, number: int, reason: str, now: float) -> Actions:
-        """A worker is gone, as it was told to or by itself. What it ran is lost, what it had not begun is not."""
-        worker = self.workers.pop(number)
-        if worker in self.idle:
-            self.idle.remove(worker)
-        if not (worker.used or worker.calls or worker.stopping):
-            if self._useless:  # the one before it too, so the next may as well, and so on
-                self._retry_at = now + _backoff(self._useless)
-            self._useless += 1
-        actions: Actions = []
-        waiting = []
-        for call, since in worker.calls.items():
-            if call not in self.states:
-                continue
-            if since == WAITING and not worker.recalling.get(call):
-                waiting.append(call)
-            else:
-                cancelled = worker.recalling.get(call, False) or call in worker.interrupted
-                self._close(call, Event.CANCEL if cancelled else Event.LOSE)
-                actions.append(End(call, Outcome.CANCELLED if cancelled else Outcome.LOST, reason))
-        for call in reversed(waiting):
-            self._requeue(call)
-        return self._feed_idle(now, actions)
-
-    def cancel(self, call: int, now: float, *, force: bool) -> Actions:
-        """Give up a call: at once where it waits; where it runs only with `force`, and then as its worker lets go."""
-        state = self.states.get(call)
-        if state is None:
-            return []
-        if state is State.QUEUED:
-            del self.queue[call]
-            self._close(call, Event.CANCEL)
-            return [End(call, Outcome.CANCELLED, "cancelled before it began")]
-        worker = self._where[call]
-        actions: Actions = []
-        if state is State.ASSIGNED:
-            if call not in worker.recalling:
-                actions.append(Recall(worker.number, call))
-            worker.recalling[call] = True
-        elif force:
-            worker.interrupted.add(call)
-            self._interrupt(worker, call, now, actions)
-        return actions
-
-    def let_go(self, number: int, now: float) -> Actions:
-        """Give a worker no more calls; it goes when it has answered those that it runs. Others may take its place."""
-        worker = self.workers.get(number)
-        actions: Actions = []
-        if worker is None or worker.stopping:
-            return actions
-        if not worker.calls:
-            self._stop(worker, actions)
-            return self._scale(now, actions)
-        worker.stopping = worker.let_go = True
-        if worker in self.idle:
-            self.idle.remove(worker)
-        for call, since in worker.calls.items():
-            if since == WAITING and call not in worker.recalling:
-                worker.recalling[call] = False
-                actions.append(Recall(number, call))
-        return self._scale(now, actions)
+        seats = self.seats
+        excess = seats.alive - ceiling(self.limits, self._waiting)
+        if excess > 0:
+            busy = [seat for seat in seats.by_number.values() if seat.calls and not seat.stopping]
+            for seat in [*seats.starting, *seats.idle, *busy][:excess]:
+                self._dismiss(seat, actions)
+        self._retire(now, actions)
+        return self._feed(now, actions)
 
     def drain(self, now: float) -> Actions:
-        """Take no more calls; let the workers go as soon as what is there is done."""
+        """Take no more inputs; let the workers go as soon as what is there is done."""
         self.draining = True
-        actions: Actions = []
-        for worker in tuple(self.workers.values()):
-            if (worker.ready and not worker.calls and not self.queue) or (not worker.ready and not self.queue):
-                self._stop(worker, actions)
-        return actions
+        self.limits = evolve(self.limits, min_workers=0, buffer_workers=0, give_up_after=1)
+        return self._feed(now, [])
 
     def close(self, reason: str) -> Actions:
         """End everything now."""
         self.draining = True
-        actions: Actions = [End(call, Outcome.CANCELLED, reason) for call in self.states]
-        for call in tuple(self.states):
-            self._close(call, Event.CANCEL)
+        self.limits = evolve(self.limits, min_workers=0, buffer_workers=0, give_up_after=1)
+        actions: Actions = []
+        for placed in tuple(self.inputs.values()):
+            self._end(placed, Outcome.CANCELLED, reason, actions)
         self.queue.clear()
-        actions += [Kill(number) for number in self.workers]
-        self.idle.clear()
-        for worker in self.workers.values():
-            worker.stopping = True
+        for seat in self.seats.by_number.values():
+            self._kill(seat, actions)
         return actions
 
     def tick(self, now: float) -> Actions:
         """Do what is due; afterwards `wake` says when to come again."""
         actions: Actions = []
         self.wake = inf
-        for worker in tuple(self.workers.values()):
-            if worker.calls:
-                self._check_busy(worker, now, actions)
+        alarms = self._alarms
+        while alarms and alarms[0][0] <= now:
+            _, _, kind, subject = heappop(alarms)
+            if isinstance(subject, Placed):
+                self._wake_up(subject)
+            elif self.seats.by_number.get(subject.number) is subject:
+                subject.alarms &= ~kind
+                _ALARMS[kind](self, subject, now, actions)
+        self._feed(now, actions)
         self._retire(now, actions)
+        if alarms:
+            self.wake = min(self.wake, alarms[0][0])
+        return actions
+
+    # --- what the outside says: inputs
+
+    def submit(
+        self, number: int, now: float, traits: int = 0, depth: int = 0, failures: int = 0, losses: int = 0
+    ) -> Actions:
+        if self.draining:
+            return [End(number, Outcome.CANCELLED, "the function is being shut down")]
+        placed = self.inputs[number] = Placed(number, traits, depth, failures, losses, now)
+        self._gave_up = False
+        if self._one_by_one and self.seats.idle:
+            actions: Actions = []
+            self._begin(self.seats.idle.popitem()[0], placed, now, actions)
+            return self._scale(now, actions) if self.limits.buffer_workers else actions
+        self.queue.push(placed)
+        return self._scale(now, []) if self._one_by_one else self._feed(now, [])
+
+    def cancel(self, number: int, now: float, *, force: bool, terminate: bool = False) -> Actions:
+        """Give up an input: at once where it waits; where it runs only with `force`, and then as its worker lets go.
+        `terminate`: the worker is not asked to, but killed."""
+        placed = self.inputs.get(number)
+        actions: Actions = []
+        if placed is None:
+            return actions
+        state, seat = placed.state, placed.seat
+        if state is State.QUEUED or state is _RESTING:
+            if state is State.QUEUED:
+                self.queue.remove(placed)
+            self._end(placed, Outcome.CANCELLED, "cancelled before it began", actions)
+            return actions
+        assert seat is not None, "it was sent to one"
+        if state is _ASSIGNED:
+            placed.cancelled = True
+            self._ask_back(placed, actions)
+        elif force and not terminate and placed.batch is not None and _others_open(placed):
+            # The others of its batch go on; what it comes to is not waited for.
+            self._end(placed, Outcome.CANCELLED, "cancelled while it ran", actions)
+        elif force:
+            placed.cancelled = True
+            self._interrupt(placed, now, actions)
+        if terminate and force:
+            self._kill(seat, actions)
+        return actions
+
+    def streams(self, number: int) -> None:
+        """An item of a generator was passed on: this attempt is its last."""
+        placed = self.inputs.get(number)
+        if placed is not None:
+            placed.streamed = True
+
+    def waits(self, number: int, delta: int, now: float) -> Actions:
+        """An input that runs waits for so many more calls that it made, or (negative) for that many fewer."""
+        placed = self.inputs.get(number)
+        if placed is None:
+            return []
+        before, placed.waits = placed.waits, max(0, placed.waits + delta)
+        self._waiting += bool(placed.waits) - bool(before)
+        return self._scale(now, []) if placed.waits and not before else []
+
+    # --- what the outside says: workers
+
+    def ready(self, worker: int, now: float) -> Actions:
+        seat = self.seats.make_ready(worker)
+        seat.ready_at = now
+        self._failures = 0
+        return self._feed(now, self._refill(seat, now, []))
+
+    def start_failed(self, worker: int, now: float) -> Actions:
+        """A worker could not be started. When that goes on, the inputs that wait fail with it."""
+        self.seats.remove(worker)
+        if now >= self._retry_at:  # several that were started together fail together: that is once
+            self._failures += 1
+        limit = self.limits.give_up_after
+        if limit is not None and self._failures >= limit and not self.seats.ready:
+            self._failures = 0
+            self._retry_at = 0.0
+            self._gave_up = True
+            actions: Actions = [FailStart(number, worker) for number in self.queue]
+            for number in tuple(self.queue):
+                self._close(self.inputs[number], Event.RAISE)
+            self.queue.clear()
+            return actions
+        self._retry_at = max(self._retry_at, now + backoff(self._failures))
+        return self._feed(now, [])
+
+    def finished(self, worker: int, number: int, outcome: int, now: float) -> Actions:
+        """A worker has answered. False news (of an input that is over, or unknown) frees the worker's slot alone."""
+        seat = self.seats.by_number[worker]
+        placed = seat.calls.pop(number, None)
+        actions: Actions = []
+        if placed is None:
+            return actions
+        seat.used = True
+        self._useless = 0
+        if seat.doomed:
+            seat.doomed.pop(number, None)
+        state, since, batch = placed.state, placed.since, placed.batch
+        if batch is None:
+            seat.units -= 1
+        else:
+            batch.answered += 1
+            seat.units -= batch.answered == len(batch.members)
+        if state is _ASSIGNED:  # it had begun before it could be given back
+            placed.step(Event.START)
+            state = _RUNNING
+        if state is not _RUNNING:
+            self._release(placed)
+        elif outcome == _RETURNED:
+            self._close(placed, Event.RETURN)
+        else:
+            self._answered(placed, outcome, now, actions)
+        if since != WAITING and self._one_by_one:
+            self._learn(now - since)
+            self._start_next(seat, now)
+        self._refill(seat, now, actions)
+        return actions if state is _RUNNING and self._one_by_one else self._feed(now, actions)
+
+    def recalled(self, worker: int, number: int, given_back: bool, now: float) -> Actions:
+        """A worker's answer to `Recall`."""
+        seat = self.seats.by_number[worker]
+        placed = seat.calls.get(number)
+        actions: Actions = []
+        if placed is None or not placed.asked_back:
+            return actions
+        placed.asked_back = False
+        if not given_back:
+            self._start_next(seat, now)
+            return actions
+        del seat.calls[number]
+        seat.units -= 1
+        self._start_next(seat, now)
+        if placed.state in OPEN:
+            if placed.cancelled:
+                self._end(placed, Outcome.CANCELLED, "cancelled before it began", actions)
+            else:
+                actions.append(Back(number))
+                self._requeue(placed, Event.GIVE_BACK)
+        if not seat.calls:
+            self._refill(seat, now, actions)
+        return self._feed(now, actions)
+
+    def let_go(self, worker: int, now: float, *, kill: bool = False) -> Actions:
+        """Give a worker no more inputs; it goes when it has answered those that it runs, or now. Others may take its
+        place."""
+        seat = self.seats.by_number.get(worker)
+        actions: Actions = []
+        if seat is not None and kill:
+            self._kill(seat, actions)
+        elif seat is not None and not seat.stopping:
+            self._dismiss(seat, actions)
         return self._scale(now, actions)
 
-    # --- how full it is
+    def lost(self, worker: int, end: Exit | None, reason: str, now: float, unsent: Set[int] = frozenset()) -> Actions:
+        """A worker is gone, as it was told to or by itself. What it ran is tried again, or lost with it; what it had
+        not begun, and the inputs in `unsent` (it never got them), wait again."""
+        seat = self.seats.remove(worker)
+        begun = sum(placed.since != WAITING and number not in unsent for number, placed in seat.calls.items())
+        fault = blame(end, told=seat.killed, running=begun)
+        if not seat.stopping and not seat.used and fault is Blame.OUTSIDE:
+            self._note_useless(seat, now)
+        actions: Actions = []
+        back: list[tuple[Placed, Event]] = []
+        for number, placed in seat.calls.items():
+            if placed.state is not _RUNNING and placed.state is not _ASSIGNED:
+                self._release(placed)
+            elif placed.cancelled:
+                self._end(placed, Outcome.CANCELLED, reason, actions)
+            elif placed.since == WAITING or number in unsent:
+                actions.append(Back(number))
+                back.append((placed, Event.GIVE_BACK))
+            elif fault is Blame.INPUT:
+                self._failed(placed, Outcome.LOST, reason, now, actions)
+            elif placed.streamed or placed.losses >= MOST_LOSSES:
+                self._end(placed, Outcome.LOST, lost_again(placed, reason), actions)
+            else:
+                placed.losses += 1
+                actions.append(Again(number, Outcome.LOST, reason, True))
+                back.append((placed, Event.LOSE_WORKER))
+        for placed, event in reversed(back):
+            self._requeue(placed, event)
+        return self._feed(now, actions)
 
-    @property
-    def alive(self) -> int:
-        """Workers that are there or on their way."""
-        return sum(not worker.stopping for worker in self.workers.values())
+    # --- the parts: inputs and workers
 
-    # --- the parts
-
-    def _step(self, call: int, event: Event) -> None:
-        self.states[call] = advance(self.states[call], event)
-
-    def _close(self, call: int, event: Event) -> None:
-        advance(self.states.pop(call), event)
-        self._where.pop(call, None)
-
-    def _requeue(self, call: int) -> None:
-        self._step(call, Event.GIVE_BACK)
-        self._where.pop(call, None)
-        self.queue[call] = None
-        self.queue.move_to_end(call, last=False)
-
-    def _assign(self, worker: _Worker, call: int, now: float, actions: Actions) -> None:
-        states, calls = self.states, worker.calls
-        states[call] = advance(states[call], Event.ASSIGN)
-        self._where[call] = worker
-        if len(calls) < self.limits.slots:
-            states[call] = advance(State.ASSIGNED, Event.START)
-            calls[call] = now
-            due = now + self.limits.timeout
+    def _begin(self, seat: Seat, placed: Placed, now: float, actions: Actions) -> None:
+        number = placed.number
+        placed.seat = seat
+        if seat.units < self.limits.slots:
+            placed.state = _BEGUN
+            placed.since = now
+            if not seat.alarms & _TIMEOUT:
+                self._set_alarm(now + self.limits.timeout, _TIMEOUT, seat)
         else:
-            calls[call] = WAITING
-            due = now + STUCK
-        self.wake = min(self.wake, due)
-        actions.append(Assign(call, worker.number))
+            placed.step(Event.ASSIGN)
+            placed.since = WAITING
+            if not seat.alarms & _STUCK:
+                self._set_alarm(now + STUCK, _STUCK, seat)
+        seat.units += 1
+        seat.calls[number] = placed
+        actions.append(Assign(number, seat.number))
 
-    def _start_next(self, worker: _Worker, now: float) -> None:
+    def _begin_batch(self, seat: Seat, now: float, actions: Actions) -> None:
+        queue = self.queue
+        members = tuple(queue.pop() for _ in range(min(self.limits.batch, len(queue))))
+        batch = Batch(members)
+        for placed in members:
+            placed.seat, placed.batch, placed.state, placed.since = seat, batch, _BEGUN, now
+            seat.calls[placed.number] = placed
+        seat.units += 1
+        if not seat.alarms & _TIMEOUT:
+            self._set_alarm(now + self.limits.timeout, _TIMEOUT, seat)
+        actions.append(AssignBatch(tuple(placed.number for placed in members), seat.number))
+
+    def _start_next(self, seat: Seat, now: float) -> None:
         """What was sent ahead begins when what ran before it has ended."""
-        calls = worker.calls
-        if not calls:
+        if not seat.calls:
             return
-        for call in tuple(islice(calls, self.limits.slots)):
-            if calls[call] == WAITING and call not in worker.recalling:
-                calls[call] = now
-                if self.states.get(call) is State.ASSIGNED:
-                    self._step(call, Event.START)
-                self.wake = min(self.wake, now + self.limits.timeout)
+        placed = next(iter(seat.calls.values()))
+        if placed.since == WAITING and not placed.asked_back:
+            placed.since = now
+            if placed.state is _ASSIGNED:
+                placed.step(Event.START)
+            if not seat.alarms & _TIMEOUT:
+                self._set_alarm(now + self.limits.timeout, _TIMEOUT, seat)
+            if len(seat.calls) > 1 and not seat.alarms & _STUCK:
+                self._set_alarm(now + STUCK, _STUCK, seat)
 
     def _learn(self, took: float) -> None:
         self.service = took if self.service == inf else self.service + 0.2 * (took - self.service)
-        if self.service < FAST and self.limits.slots == 1 and not self.limits.single_use:
+        if self.service < FAST and not self.limits.single_use:
             self._ahead = min(MOST_AHEAD, int(AHEAD / max(self.service, 1e-6)))
         else:
             self._ahead = 0
 
-    def _refill(self, worker: _Worker, now: float, actions: Actions) -> Actions:
-        """Give a worker that has room what waits; without work it is idle, or goes."""
-        if worker.stopping:
-            if worker.let_go and not worker.calls:
-                worker.let_go = False
-                actions.append(Stop(worker.number))
-            return actions
-        if self.limits.single_use and worker.used:
-            if not worker.calls:
-                self._stop(worker, actions)
-            return self._scale(now, actions)
-        queue, calls = self.queue, worker.calls
-        room = self.limits.slots + self._ahead - len(calls)
-        if queue and room > self._ahead // 2:
-            share = len(queue) // max(len(self.workers), 1) + 1  # leave some for the others
-            for _ in range(min(room, max(share, self.limits.slots - len(calls)), len(queue))):
-                self._assign(worker, queue.popitem(last=False)[0], now, actions)
-        if not calls:
-            if self.draining:
-                self._stop(worker, actions)
-                return actions
-            worker.idle_since = now
-        if len(calls) < self.limits.slots and worker not in self.idle:
-            self.idle.append(worker)
-            self.wake = min(self.wake, now + self.limits.idle)
-        return actions
-
-    def _feed_idle(self, now: float, actions: Actions) -> Actions:
-        while self.queue and self.idle:
-            self._refill(self.idle.pop(), now, actions)
-        if self.draining and not self.queue:
-            for worker in tuple(self.workers.values()):
-                if not worker.calls and not worker.stopping:
-                    self._stop(worker, actions)
+    def _feed(self, now: float, actions: Actions) -> Actions:
+        """Give what waits to the workers that have room for it."""
+        queue, seats = self.queue, self.seats
+        while queue and self._is_ripe(now):
+            seat = seats.take(beyond=seats.slots > seats.target and self._overflows(now))
+            if seat is None:
+                break
+            self._give(seat, now, actions)
+            seats.file(seat)
+        if self.draining and not queue:
+            for seat in (*seats.starting, *seats.idle):
+                self._dismiss(seat, actions)
         return self._scale(now, actions)
 
-    def _scale(self, now: float, actions: Actions) -> Actions:
-        """Start workers for what waits, sharing those that are on their way."""
+    def _is_ripe(self, now: float) -> bool:
+        """Whether what waits is to be begun; a batch waits for others."""
         limits = self.limits
-        waiting = -(-len(self.queue) // limits.slots)
-        if self._gave_up or not (waiting or limits.min_workers or limits.buffer_workers):
+        if not limits.linger or len(self.queue) >= limits.batch or self.draining:
+            return True
+        due = self.queue.first().queued + limits.linger
+        if due > now:
+            self.wake = min(self.wake, due)
+        return due <= now
+
+    def _overflows(self, now: float) -> bool:
+        """Whether more waits than what the workers on their way are there for, and no others can be started."""
+        full = len(self.seats.by_number) >= ceiling(self.limits, self._waiting) or now < self._retry_at
+        return full and len(self.queue) > len(self.seats.starting) * self.seats.target * (self.limits.batch or 1)
+
+    def _give(self, seat: Seat, now: float, actions: Actions) -> None:
+        """Send a worker what it has room for, but leave some for the others."""
+        queue, seats, units = self.queue, self.seats, seat.units
+        if self.limits.batch:
+            self._begin_batch(seat, now, actions)
+            return
+        room = seats.target + self._ahead - units
+        number = 0
+        if room > self._ahead // 2:
+            share = len(queue) // max(len(seats.by_number), 1) + 1
+            number = min(room, max(share, seats.target - units), len(queue))
+        elif units < seats.slots:
+            number = 1
+        for _ in range(number):
+            self._begin(seat, queue.pop(), now, actions)
+
+    def _refill(self, seat: Seat, now: float, actions: Actions) -> Actions:
+        """Give a worker that has room what waits; without work it is idle, or goes."""
+        if seat.stopping:
+            if seat.let_go and not seat.calls:
+                seat.let_go = False
+                actions.append(Stop(seat.number))
             return actions
-        if len(self.workers) >= limits.max_workers:
-            return actions
-        alive = starting = 0
-        for worker in self.workers.values():
-            alive += not worker.stopping
-            starting += not worker.ready and not worker.stopping
-        wanted = max(alive - starting + waiting, 0 if self.draining else limits.min_workers)
-        if limits.buffer_workers and self.states:
-            idle = sum(not worker.calls for worker in self.idle)
-            wanted = max(wanted, alive - starting + waiting + limits.buffer_workers - idle)
-        # One on its way out counts as there until it is gone, for what it holds is not free before.
-        missing = min(wanted - alive, limits.max_workers - len(self.workers))
-        if missing > 0 and now < self._retry_at:
-            self.wake = min(self.wake, self._retry_at)
-            return actions
-        for _ in range(missing):
-            self._last_number += 1
-            self.workers[self._last_number] = _Worker(self._last_number)
-            actions.append(Start(self._last_number))
+        if self.limits.single_use and seat.used:
+            if not seat.calls:
+                self._dismiss(seat, actions)
+            return self._scale(now, actions)
+        seats, queue = self.seats, self.queue
+        if queue and (seat.units < seats.target or self._one_by_one) and self._is_ripe(now):
+            self._give(seat, now, actions)
+        if not seat.calls:
+            if self.draining and not queue:
+                self._dismiss(seat, actions)
+                return actions
+            seat.idle_since = now
+            self.wake = min(self.wake, now + self.limits.idle)
+        seats.file(seat)
         return actions
 
-    def _stop(self, worker: _Worker, actions: Actions) -> None:
-        worker.stopping = True
-        if worker in self.idle:
-            self.idle.remove(worker)
-        actions.append(Stop(worker.number))
-
-    def _retire(self, now: float, actions: Actions) -> None:
-        keep = max(self.limits.min_workers, self.limits.buffer_workers if self.states else 0)
-        for worker in tuple(self.idle):
-            if worker.calls:
-                continue
-            due = worker.idle_since + self.limits.idle
-            if due > now:
-                self.wake = min(self.wake, due)
-            elif self.alive > keep:
-                self._stop(worker, actions)
-
-    def _check_busy(self, worker: _Worker, now: float, actions: Actions) -> None:
-        if worker.kill_at <= now:
-            worker.kill_at = inf
-            worker.stopping = True
-            if worker in self.idle:
-                self.idle.remove(worker)
-            actions.append(Kill(worker.number))
+    def _interrupt(self, placed: Placed, now: float, actions: Actions) -> None:
+        """Have a worker give up what it runs."""
+        seat = placed.seat
+        assert seat is not None, "it was sent to one"
+        if placed.traits & THREAD and self.limits.slots > 1:
+            self._kill(seat, actions)
             return
-        self.wake = min(self.wake, worker.kill_at)
-        oldest = inf
-        for call, since in worker.calls.items():  # what runs comes before what waits
-            if since != WAITING:
-                oldest = min(oldest, since)
-                self._check_time(worker, call, since + self.limits.timeout, now, actions)
-            elif call not in worker.recalling:
-                if oldest + STUCK <= now:
-                    worker.recalling[call] = False
-                    actions.append(Recall(worker.number, call))
-                else:
-                    self.wake = min(self.wake, oldest + STUCK)
-        if worker.recalling and oldest + STUCK <= now:
-            self._learn(now - oldest)
+        members = (placed,) if placed.batch is None else placed.batch.members
+        if any(member.number in seat.doomed for member in members):
+            return
+        seat.doomed[placed.number] = now + GRACE
+        if not seat.alarms & _KILL:
+            self._set_alarm(now + GRACE, _KILL, seat)
+        actions.append(Interrupt(seat.number, placed.number))
 
-    def _check_time(self, worker: _Worker, call: int, due: float, now: float, actions: Actions) -> None:
-        if call not in self.states:
-            return  # it is over; only its worker does not know yet
-        if due <= now:
-            self._close(call, Event.TIME_OUT)
-            actions.append(End(call, Outcome.TIMED_OUT, f"it took longer than {self.limits.timeout:g} s"))
-            self._interrupt(worker, call, now, actions)
-        else:
-            self.wake = min(self.wake, due)
+    # --- the parts: time
 
-    def _interrupt(self, worker: _Worker, call: int, now: float, actions: Actions) -> None:
-        if worker.kill_at == inf:
-            worker.kill_at = now + GRACE
-            self.wake = min(self.wake, worker.kill_at)
-        actions.append(Interrupt(worker.number, call))
+    def _check_time(self, seat: Seat, now: float, actions: Actions) -> None:
+        """End the attempts that have taken too long."""
+        timeout = self.limits.timeout
+        next_due = inf
+        for placed in tuple(seat.calls.values()):
+            if placed.state is not _RUNNING or placed.cancelled:
+                continue
+            due = placed.since + timeout
+            if due > now:
+                next_due = min(next_due, due)
+                continue
+            self._interrupt(placed, now, actions)
+            self._failed(placed, Outcome.TIMED_OUT, f"it took longer than {timeout:g} s", now, actions)
+            placed.held = placed.state is _RESTING
+        if next_due < inf:
+            self._set_alarm(next_due, _TIMEOUT, seat)
+
+    def _check_stuck(self, seat: Seat, now: float, actions: Actions) -> None:
+        """Ask back what waits behind an input that takes long after all."""
+        first = next(iter(seat.calls.values()), None)
+        if first is None or first.since == WAITING:
+            return
+        ahead = [placed for placed in seat.calls.values() if placed.since == WAITING and not placed.asked_back]
+        if not ahead:
+            return
+        if first.since + STUCK > now:
+            self._set_alarm(first.since + STUCK, _STUCK, seat)
+            return
+        for placed in reversed(ahead):  # each that comes back is the first in the queue
+            self._ask_back(placed, actions)
+        self._learn(now - first.since)
+
+    def _check_doomed(self, seat: Seat, now: float, actions: Actions) -> None:
+        due = next(iter(seat.doomed.values()), None)
+        if due is not None and due <= now:
+            self._kill(seat, actions)
+        elif due is not None:
+            self._set_alarm(due, _KILL, seat)
+
+
+def _others_open(placed: Placed) -> bool:
+    """Whether somebody waits for the rest of its batch."""
+    assert placed.batch is not None, "it is in one"
+    return any(member.state is _RUNNING and member is not placed for member in placed.batch.members)
+
+
+_ALARMS = {_TIMEOUT: Placement._check_time, _STUCK: Placement._check_stuck, _KILL: Placement._check_doomed}

@@ -9,7 +9,10 @@ from attrs import frozen
 
 from slipway.compiler.nodes import FunctionSpec
 
-from .placement import Placement, PoolLimits
+from .lifecycle import State
+from .placement import Placement
+from .scaling import PoolLimits, rescaled
+from .seats import RETRIES, THREAD
 from .templates import Template
 from .worker.host import StartFailed, Worker, WorkerSpec
 
@@ -27,11 +30,12 @@ class PoolSpec:
 
 @frozen(kw_only=True)
 class Counts:
-    """How full a pool is, and what it has done."""
+    """How full a pool is, and what it has done. `headroom`: inputs that its workers could take at once."""
 
     queued: int
     running: int
     workers: int
+    headroom: int
     done: int
     failed: int
 
@@ -41,6 +45,7 @@ class Pool:
 
     __slots__ = (
         "armed",
+        "death",
         "done",
         "failed",
         "failures",
@@ -50,11 +55,13 @@ class Pool:
         "sequence",
         "since_ms",
         "spec",
+        "start_trouble",
+        "stirred",
         "tasks",
         "template",
         "timer",
+        "traits",
         "tried",
-        "trouble",
         "workers",
     )
 
@@ -62,6 +69,9 @@ class Pool:
         self.spec = spec
         self.template = template  # what makes the workers, where they have a memory snapshot
         self.placement = Placement(spec.limits)
+        function = spec.worker.function
+        methods = function.methods or (("", function.is_async, function.is_generator),)
+        self.traits = tuple((not streams) * RETRIES | (not tasks) * THREAD for _, tasks, streams in methods)
         self.workers: dict[int, Worker] = {}
         self.names: dict[int, str] = {}
         self.since_ms: dict[int, int] = {}  # of the workers that are there, as their tasks
@@ -69,7 +79,9 @@ class Pool:
         self.tasks: dict[int, asyncio.Task[str]] = {}
         self.failures: dict[int, StartFailed] = {}
         self.tried: asyncio.Future[StartFailed | None] = asyncio.get_running_loop().create_future()  # the first start
-        self.trouble: StartFailed | None = None  # what became of the last start
+        self.start_trouble: StartFailed | None = None  # what became of the last start
+        self.death = ""  # why the last worker ended
+        self.stirred = asyncio.Event()  # something began, or (where it takes no more inputs) ended
         self.sequence = 0
         self.armed = inf
         self.timer: asyncio.TimerHandle | None = None
@@ -77,22 +89,49 @@ class Pool:
         self.failed = 0
 
     def note_start(self, failure: StartFailed | None) -> None:
-        self.trouble = failure
+        self.start_trouble = failure
         if not self.tried.done():
             self.tried.set_result(failure)
+
+    @property
+    def trouble(self) -> StartFailed | None:
+        """Why there are no workers that do anything: they can't be started, or end at once, each of them."""
+        if self.start_trouble is None and self.placement.is_useless:
+            return StartFailed(f"its workers end before they answer anything: {self.death}")
+        return self.start_trouble
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it has workers, or inputs that are not over."""
+        return bool(self.tasks or self.placement.inputs)
 
     def method_name(self, index: int) -> str:
         """The method that an input is for, or "" where the function is no class."""
         methods = self.spec.worker.function.methods
         return methods[index][0] if methods else ""
 
+    def method_index(self, name: str) -> int | None:
+        """Which of its methods that is (0 for a plain function, whose is ""); None where there is none."""
+        names = [known for known, _, _ in self.spec.worker.function.methods]
+        if not names:
+            return None if name else 0
+        return names.index(name) if name in names else None
+
+    def runs(self, number: int) -> bool:
+        """Whether a worker has begun an input, as far as is known here."""
+        placed = self.placement.inputs.get(number)
+        return placed is not None and placed.state is State.RUNNING
+
     def counts(self) -> Counts:
         placement = self.placement
-        queued = len(placement.queue)
+        queued = len(placement.queue) + placement.resting
+        running = len(placement.inputs) - queued
+        limits = placement.limits
         return Counts(
             queued=queued,
-            running=len(placement.states) - queued,
+            running=running,
             workers=placement.alive,
+            headroom=max(0, placement.seats.ready * limits.slots * (limits.batch or 1) - running),
             done=self.done,
             failed=self.failed,
         )
@@ -101,15 +140,19 @@ class Pool:
 def limits_of(function: FunctionSpec, *, cores: int, ephemeral: bool) -> PoolLimits:
     """A function's limits on a machine with so many cores. Without `max_containers` there are as many workers as
     cores (or as the function's CPU requests leave room for): more would only wait for one another."""
-    scaling = function.autoscaling
-    most = scaling.max_containers or max(1, cores * 1000 // max(function.resources.cpu_milli or 1000, 1))
-    return PoolLimits(
-        max_workers=most,
-        min_workers=min(scaling.min_containers, most),
-        buffer_workers=scaling.buffer_containers,
-        idle=scaling.scaledown_window_ms / 1000,
+    default = max(1, cores * 1000 // max(function.resources.cpu_milli or 1000, 1))
+    single_use = function.autoscaling.single_use_containers
+    batching = function.batching
+    limits = PoolLimits(
+        max_workers=default,
+        default_workers=default,
         timeout=function.timeout_ms / 1000,
-        slots=function.concurrency.max_inputs if function.is_async else 1,
-        single_use=scaling.single_use_containers,
-        give_up_after=1 if ephemeral else 3,
+        slots=1 if single_use else function.concurrency.max_inputs,
+        target=None if single_use else function.concurrency.target_inputs,
+        batch=batching.max_batch_size if batching is not None else 0,
+        linger=batching.wait_ms / 1000 if batching is not None else 0.0,
+        single_use=single_use,
+        retries=function.retries,
+        give_up_after=1 if ephemeral else None,
     )
+    return rescaled(limits, function.autoscaling)
