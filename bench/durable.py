@@ -123,7 +123,7 @@ def home() -> Iterator[Path]:
         os.environ["SLIPWAY_HOME"] = str(Path(folder) / "home")
         Path(folder, "durable_app.py").write_text(APP)
         try:
-            apply = [SLIPWAY, "apply", "durable_app.py", "--yes"]
+            apply = [str(SLIPWAY), "apply", "durable_app.py", "--yes"]
             subprocess.run(apply, cwd=folder, check=True, capture_output=True)
             yield Path(folder)
         finally:

@@ -91,23 +91,7 @@ class Engine:
         self.volumes = Volumes(home.volumes, state)
         self.uses = Uses(state, clock)
         self.launcher = Launcher(home, state, seal, self.bundles)
-        folders = Folders(logs=home.layer_logs, cache=home.caches, code=self.code, uv=Path(find_uv_bin()))
-        builders = {
-            name: Builder(
-                runtime=runtime,
-                state=state,
-                seal=seal,
-                bundles=self.bundles,
-                folders=folders,
-                volumes=self.volumes,
-                indexes=read_indexes,
-            )
-            for name, runtime in runtimes.items()
-        }
-        self.appliers = {
-            name: Applier(state=state, builder=builder, bundles=self.bundles, volumes=self.volumes)
-            for name, builder in builders.items()
-        }
+        self.appliers = {name: self._applier(runtime) for name, runtime in runtimes.items()}
         self.live: dict[str, LiveApp] = {}
         self.broken: dict[str, str] = {}  # apps that are deployed and can't be served, and why
         self.started_ms = clock.now_ms()
@@ -132,6 +116,19 @@ class Engine:
         self._writing: set[asyncio.Task[None]] = set()
         self._recording: set[asyncio.Task[None]] = set()
         self._ends: dict[str, list[asyncio.Future[None]]] = {}
+
+    def _applier(self, runtime: Runtime) -> Applier:
+        home = self.home
+        builder = Builder(
+            runtime=runtime,
+            state=self.state,
+            seal=self.seal,
+            bundles=self.bundles,
+            folders=Folders(logs=home.layer_logs, cache=home.caches, code=self.code, uv=Path(find_uv_bin())),
+            volumes=self.volumes,
+            indexes=read_indexes,
+        )
+        return Applier(state=self.state, builder=builder, bundles=self.bundles, volumes=self.volumes)
 
     @classmethod
     @asynccontextmanager
