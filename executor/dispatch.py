@@ -41,7 +41,7 @@ from .templates import Template
 from .worker import failure
 from .worker.frames import Flag, Frame, Kind, Outcome
 from .worker.host import Hooks, Place, StartFailed, start_worker
-from .worker.logs import Line
+from .worker.logs import FROM_ENGINE, Line
 from .worker.wire import NO_FD
 
 log = logging.getLogger("slipway")
@@ -491,18 +491,27 @@ class Dispatcher:
         if not started:
             pool.note_start(error or StartFailed(given or "its start was given up"))
         now = self._time()
+        asked = pool.placement.workers[number].stopping
         if error is not None and not started:
+            self._say(pool, task.get_name(), f"the worker could not be started: {error.reason}")
             pool.failures[number] = error
             self._act(pool, pool.placement.start_failed(number, now))
             del pool.failures[number]
         else:
             reason = task.result() if error is None and not task.cancelled() else "the worker was not needed any more"
             reason = given or (error.reason if error else reason)
+            if given or not asked:
+                self._say(pool, task.get_name(), reason)
             unsent = {call for call in pool.placement.workers[number].calls if self._is_unsent(call, number)}
             end = worker.exit if worker is not None else None
             self._act(pool, pool.placement.lost(number, end, reason, now, unsent))
             pool.death = reason
         del pool.names[number]
+
+    def _say(self, pool: Pool, worker: str, text: str) -> None:
+        """A line in the app's log about a worker; what it printed last stands there already."""
+        head = text.partition("\n")[0].removesuffix("; the last it printed:")
+        self._ears.on_line(pool.spec, worker, Line(FROM_ENGINE, None, head))
 
     def _is_unsent(self, number: int, worker: int) -> bool:
         given = self._inputs.get(number)

@@ -15,13 +15,12 @@ from .log_files import LogFiles, LogLimits, Place
 from .log_query import STREAMS, SYSTEM, LogLine, Query, encode
 from .pool import PoolSpec
 from .worker.frames import Outcome
-from .worker.logs import Line
+from .worker.logs import FROM_ENGINE, Line
 
 MOST_WAITING = 200_000  # lines that a slow disk keeps waiting; beyond it they are left out, and it is said
 
 Follower = Callable[[LogLine], None]
 LIMITS = LogLimits(total=1 << 30, app=64 << 20)
-FROM_ENGINE = 1 + STREAMS.index(SYSTEM)  # in the place of a stream's number: what is said is the engine's
 
 
 def log_limits(config: Config) -> LogLimits:

@@ -14,6 +14,7 @@ from urllib.parse import quote
 MAX_LINE = 64 * 1024
 MIN_SECRET = 4  # shorter values would blot out half of every log
 MASK = b"***"
+FROM_ENGINE = 3  # in the place of a stream's number: what is said is the engine's
 
 
 def _ways_to_say(value: str) -> set[bytes]:
@@ -23,7 +24,7 @@ def _ways_to_say(value: str) -> set[bytes]:
 
 
 class Line(NamedTuple):
-    """`stream` is 1 or 2; `call` is None for what was printed outside of any call."""
+    """`stream` is 1, 2 or `FROM_ENGINE`; `call` is None for what was printed outside of any call."""
 
     stream: int
     call: int | None
