@@ -257,7 +257,7 @@ class Placement(Attempts):
         seat = self.seats.remove(worker)
         begun = sum(placed.since != WAITING and number not in unsent for number, placed in seat.calls.items())
         fault = blame(end, told=seat.killed, running=begun)
-        if not seat.stopping and not seat.used and fault is Blame.OUTSIDE:
+        if not (seat.stopping or seat.used or begun):
             self._note_useless(seat, now)
         actions: Actions = []
         back: list[tuple[Placed, Event]] = []

@@ -21,11 +21,11 @@ from small_ledger import SmallLedger
 from slipway.compiler.facts import BaseFact
 from slipway.executor.dispatch import Dispatcher, Ears
 from slipway.executor.inputs import Input, Send
-from slipway.executor.placement import PoolLimits
 from slipway.executor.pool import Pool, PoolSpec
 from slipway.executor.ports import CallRow, ContainerSpec
+from slipway.executor.scaling import PoolLimits
 from slipway.executor.worker import package
-from slipway.executor.worker.frames import PROTOCOL, Flag, Frame, Kind
+from slipway.executor.worker.frames import PROTOCOL, Flag, Frame, Kind, Outcome
 from slipway.executor.worker.host import FunctionStart, Place, WorkerSpec
 from slipway.executor.worker.logs import Line
 from slipway.executor.worker.wire import Listener, Wire
@@ -79,6 +79,7 @@ class SmallEngine:
         self.specs: dict[str, PoolSpec] = {}
         self.lines: list[tuple[str, Line]] = []
         self.records: list[CallRow] = []
+        self.over: list[tuple[int, int, Outcome, str]] = []  # attempts that another one followed
         self.socket_path = home / "engine.sock"
         self._channels: list[tuple[PoolSpec, int]] = []  # with the number of the call that all inputs are of, or 0
         self.open_channels = 0
@@ -86,7 +87,12 @@ class SmallEngine:
         self.inputs: list[Input] = []
         self.told: dict[str, Any] = {"queued": 1, "running": 2, "workers": 3, "headroom": 4}
         place = Place(runtime=self.runtime, run=home / "run", code=code)
-        ears = Ears(on_records=self.records.extend, on_line=self._on_line, on_client=self._on_client)
+        ears = Ears(
+            on_records=self.records.extend,
+            on_line=self._on_line,
+            on_client=self._on_client,
+            on_attempt_over=self._on_attempt_over,
+        )
         self.dispatcher = Dispatcher(place, WallClock(), ears)
         self.ledger = SmallLedger(self.dispatcher)
         self._asking: set[asyncio.Task[None]] = set()
@@ -95,6 +101,9 @@ class SmallEngine:
 
     def _on_line(self, spec: PoolSpec, worker: str, line: Line) -> None:
         self.lines.append((spec.function, line))
+
+    def _on_attempt_over(self, given: Input, outcome: Outcome, reason: str) -> None:
+        self.over.append((given.ident, given.attempts, outcome, reason))
 
     def _on_client(self, spec: PoolSpec, worker: str, sock: socket.socket) -> None:
         self._serve(sock)

@@ -24,7 +24,7 @@ from slipway.dsl.errors import (
     SerializationError,
 )
 from slipway.dsl.session import FunctionRef
-from slipway.executor.placement import PoolLimits
+from slipway.executor.scaling import PoolLimits
 from slipway.session import EngineSession
 
 CODE = """

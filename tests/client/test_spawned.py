@@ -21,7 +21,7 @@ from slipway.dsl import context
 from slipway.dsl.errors import CallCancelled, CallLost, InvalidError, NotFoundError, OutputExpiredError
 from slipway.dsl.function_call import FunctionCall, InputStatus
 from slipway.dsl.session import FunctionRef, current_session
-from slipway.executor.placement import PoolLimits
+from slipway.executor.scaling import PoolLimits
 from slipway.executor.worker import payload
 from slipway.lasting import LastingSession
 from slipway.session import EngineSession

@@ -15,11 +15,11 @@ from attrs import evolve
 from small_engine import SmallEngine, input_of, our_code, pool_spec
 
 from slipway.compiler.nodes import FunctionSpec
-from slipway.dsl.declaration import Autoscaling, Concurrency, Resources
-from slipway.executor.placement import PoolLimits
+from slipway.dsl.declaration import Autoscaling, Batching, Concurrency, Resources
 from slipway.executor.pool import Counts, limits_of
 from slipway.executor.ports import ContainerSpec, Prepared
 from slipway.executor.runtime import gpus
+from slipway.executor.scaling import PoolLimits
 from slipway.executor.worker import failure, payload
 from slipway.executor.worker.frames import Flag, Frame, Kind, Outcome
 from slipway.executor.worker.host import MOST_STRANGERS
@@ -61,6 +61,7 @@ class Bench:
         self.root = root
         self.answers: dict[int, Frame] = {}
         self.changed = asyncio.Event()
+        self.over = engine.over
 
     def send(self, frame: Frame, fd: int) -> None:
         if fd != NO_FD:
@@ -129,7 +130,7 @@ def test_answers_and_records(run: Run) -> None:
         raised = await bench.answer(3)
         assert failure.summary(bytes(raised.payload)) == "ValueError: bad"
         pool = bench.dispatcher.pools["app add"]
-        assert pool.counts() == Counts(queued=0, running=0, workers=1, done=2, failed=0)
+        assert pool.counts() == Counts(queued=0, running=0, workers=1, headroom=1, done=2, failed=0)
         assert bench.dispatcher.busy == 0
 
     engine = run(main)
@@ -221,7 +222,7 @@ def test_closing_ends_calls_and_workers_at_once(run: Run, tmp_path: Path) -> Non
     run(main)
 
 
-def test_a_worker_that_is_ended_loses_what_it_runs_and_not_what_waits(run: Run, tmp_path: Path) -> None:
+def test_what_a_worker_runs_that_is_ended_is_run_again(run: Run, tmp_path: Path) -> None:
     async def main(bench: Bench) -> None:
         os.mkfifo(tmp_path / "started")
         os.mkfifo(tmp_path / "go")
@@ -231,11 +232,12 @@ def test_a_worker_that_is_ended_loses_what_it_runs_and_not_what_waits(run: Run, 
         pool = bench.dispatcher.pools["app waits"]
         (number,) = pool.tasks
         await bench.dispatcher.end_worker(pool, number, "it was told to end", graceful=False)
-        frame = await bench.answer(1)
-        assert frame.outcome == Outcome.LOST and bytes(frame.payload) == b"it was told to end"
-        assert isinstance(await bench.result(2), int)
+        await asyncio.to_thread((tmp_path / "started").read_bytes)
+        await asyncio.to_thread((tmp_path / "go").write_bytes, b"")
+        assert await bench.result(1) == await bench.result(2)
+        assert bench.over == [(1, 1, Outcome.LOST, "it was told to end")]
 
-    run(main)
+    assert [(row.attempts, row.losses) for row in run(main).records] == [(2, 1), (1, 0)]
 
 
 def test_a_worker_that_is_ended_gracefully_answers_first(run: Run, tmp_path: Path) -> None:
@@ -305,8 +307,12 @@ def test_the_limits_of_a_function() -> None:
     assert limits(autoscaling=Autoscaling(max_containers=3, min_containers=2)).min_workers == 2
     assert limits(autoscaling=Autoscaling(max_containers=100)).max_workers == 100
     assert limits(timeout_ms=1500).timeout == 1.5
-    assert limits(concurrency=Concurrency(max_inputs=4)).slots == 1
-    assert limits(concurrency=Concurrency(max_inputs=4), is_async=True).slots == 4
+    assert limits(concurrency=Concurrency(max_inputs=4)).slots == 4
+    single = Autoscaling(single_use_containers=True)
+    assert limits(concurrency=Concurrency(max_inputs=4), autoscaling=single).slots == 1
+    assert limits(batching=Batching(max_batch_size=3, wait_ms=50)).linger == 0.05
+    assert limits().elastic and not limits(autoscaling=Autoscaling(max_containers=8)).elastic
+    assert limits().give_up_after is None
     assert limits_of(FunctionSpec(name="f", module="m", qualname="f"), cores=1, ephemeral=True).give_up_after == 1
 
 

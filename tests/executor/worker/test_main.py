@@ -14,9 +14,9 @@ from small_engine import APP, EngineThread, pool_spec, small_engine
 
 from slipway.connection import Connection
 from slipway.dsl.session import FunctionRef
-from slipway.executor.placement import PoolLimits
 from slipway.executor.ports import ContainerSpec, Prepared
 from slipway.executor.runtime.pythons import Pythons
+from slipway.executor.scaling import PoolLimits
 from slipway.session import EngineSession
 
 CODE = """

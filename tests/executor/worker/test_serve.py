@@ -26,7 +26,7 @@ from slipway.dsl.errors import (
 )
 from slipway.dsl.session import FunctionRef
 from slipway.executor import placement
-from slipway.executor.placement import PoolLimits
+from slipway.executor.scaling import PoolLimits
 from slipway.session import EngineSession
 
 CODE = '''
@@ -269,7 +269,7 @@ def test_async_inputs_share_one_loop(program: Program) -> None:
 
 
 def test_the_workers_connections_are_out_of_reach_and_its_token_gone(program: Program) -> None:
-    assert program.call("fd_numbers") == [False, False]
+    assert not any(program.call("fd_numbers"))
     assert program.call("token") == []
 
 
