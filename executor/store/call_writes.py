@@ -9,7 +9,8 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterable
-from typing import NamedTuple
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from slipway.dsl.errors import InvalidError, NotFoundError
 from slipway.executor.ports import CallRow
@@ -375,37 +376,26 @@ def _retry(connection: sqlite3.Connection, call: int, queue: int, start: int) ->
 
 
 def _record(connection: sqlite3.Connection, rows: list[CallRow]) -> None:
-    calls: dict[int, list[CallRow]] = {}
+    calls: dict[int, list[Any]] = {}
     for row in rows:
-        calls.setdefault(row.call, []).append(row)
-    values = []
-    for call, of_it in calls.items():
-        first = of_it[0]
-        counts = Counter(row.outcome for row in of_it)
-        values.append(
-            (
-                *(call, first.run, first.app, first.function, first.method, first.parent or None),
-                *(min(row.submitted_ms for row in of_it), max(row.finished_ms for row in of_it), len(of_it)),
-                *(counts[outcome] for outcome in range(len(COLUMNS))),
-            )
-        )
-    connection.executemany(_RECORD_CALL, values)
-    connection.executemany(
-        _RECORD_INPUT,
-        [
-            (
-                *(row.number, row.call, row.place, row.attempts, row.losses, row.worker),
-                *(row.submitted_ms, row.started_ms, row.finished_ms, row.outcome, row.reason),
-            )
-            for row in rows
-        ],
-    )
+        call = calls.get(row.call)
+        if call is None:
+            call = calls[row.call] = [*_CALL_OF(row), row.parent or None, 0, row.submitted_ms, 0, 0, 0, 0, 0, 0]
+        call[_FINISHED] = row.finished_ms  # they come in the order in which they ended
+        call[_COUNT] += 1
+        call[_COUNT + 1 + row.outcome] += 1
+    connection.executemany(_RECORD_CALL, calls.values())
+    connection.executemany(_RECORD_INPUT, map(_INPUT_OF, rows))
 
 
+_CALL_OF = attrgetter("call", "run", "app", "function", "method")
+_FINISHED, _COUNT = 6, 8  # where they stand among the values
+_INPUT = ("number", "call", "place", "attempts", "losses", "worker", *("submitted_ms", "started_ms", "finished_ms"))
+_INPUT_OF = attrgetter(*_INPUT, "outcome", "reason")
 _ADDED = ", ".join(f"{column} = {column} + excluded.{column}" for column in ("inputs", *COLUMNS))
 _RECORD_CALL = f"""INSERT INTO function_calls
-    (number, run, app, function, method, parent, sealed, created_ms, finished_ms, inputs, {", ".join(COLUMNS)})
-    VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?)
+    (number, run, app, function, method, parent, finished_ms, created_ms, inputs, {", ".join(COLUMNS)}, sealed)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)
     ON CONFLICT (number) DO UPDATE SET {_ADDED}, finished_ms = excluded.finished_ms"""  # noqa: S608
 _RECORD_INPUT = """INSERT OR IGNORE INTO inputs
     (number, call, place, attempts, losses, worker, submitted_ms, started_ms, finished_ms, outcome, reason)
