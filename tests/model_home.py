@@ -90,6 +90,7 @@ class ModelHome:
         if name not in self._modules:
             loaded = load(str(APPS / f"{name}.py"))
             self._stack.enter_context(loaded.app.run())
+            session.current_session.set(None)  # within the block names would mean this app, and not the deployed one
             self._modules[name] = loaded.module
         return self._modules[name]
 
