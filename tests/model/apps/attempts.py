@@ -70,8 +70,8 @@ def deaf() -> None:
 @app.function(retries=3)
 def waits(key: str) -> None:
     scratch.note(f"{key}-notes", "attempt")
-    scratch.say(key, "began")
     try:
+        scratch.say(key, "began")
         time.sleep(600)
     except Exception:
         scratch.note(f"{key}-notes", "an Exception")
@@ -86,8 +86,8 @@ def waits(key: str) -> None:
 @app.function(retries=3)
 async def waits_async(key: str) -> None:
     scratch.note(f"{key}-notes", "attempt")
-    scratch.say(key, "began")
     try:
+        scratch.say(key, "began")
         await asyncio.sleep(600)
     except asyncio.CancelledError:
         scratch.note(f"{key}-notes", "CancelledError")
