@@ -27,7 +27,7 @@ def app() -> None:
 @app.command("list")
 @json_option
 def list_apps(as_json: bool) -> None:
-    """List the apps that are in force in this home.
+    """List the apps that are in force in this home: their workers, inputs that run and that wait, and their troubles.
 
     \b
     Example:
@@ -40,7 +40,8 @@ def list_apps(as_json: bool) -> None:
     elif not apps:
         say("Nothing is deployed. To begin: slipway plan app.py")
     else:
-        lines = table(("APP", "SERIAL", "RUNTIME", "FUNCTIONS", "SINCE"), [_row(entry) for entry in apps])
+        head = ("APP", "SERIAL", "RUNTIME", "FUNCTIONS", "WORKERS", "RUNNING", "QUEUED", "SINCE")
+        lines = table(head, [_row(entry) for entry in apps])
         show([*lines, *((line,) for entry in apps for line in trouble_lines(entry))])
 
 
@@ -50,13 +51,14 @@ def _row(entry: dict[str, Any]) -> tuple[str, ...]:
     number = functions if isinstance(functions, int) else len(functions)
     state = entry.get("state", "")
     serves = state if state.startswith("broken") else str(number)
-    return (entry["app"], str(entry["serial"]), entry.get("runtime", ""), serves, since)
+    counts = (str(entry.get(what, "")) for what in ("workers", "running", "queued"))
+    return (entry["app"], str(entry["serial"]), entry.get("runtime", ""), serves, *counts, since)
 
 
 def trouble_lines(entry: dict[str, Any]) -> list[str]:
-    """The functions of an app that should always have workers and whose last one could not be started, and those that
-    can't have the memory snapshot that they ask for."""
-    said = {"troubles": "its last worker could not be started", "plain": "no memory snapshot"}
+    """The functions of an app that want workers and whose last ones could not be started or died at once, and those
+    that can't have the memory snapshot that they ask for."""
+    said = {"troubles": "its workers fail", "plain": "no memory snapshot"}
     return [
         line
         for key, what in said.items()

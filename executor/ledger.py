@@ -110,6 +110,10 @@ class Ledger:
         feeder = self._feeders.get(key)
         return max(feeder.open - len(feeder.entries), 0) if feeder is not None else 0
 
+    def waiting_of(self, run: str) -> int:
+        """The same of all queues of an app, by its id."""
+        return sum(self.waiting(key) for key in self._feeders if key.run == run)
+
     def take(self, key: QueueKey, opening: str, fresh: Fresh) -> None:
         """Take an input; it is accepted when `fresh.answer` is called with its call. `opening`: the variant, plain."""
         self.intake.take(self._feeder(key), opening, fresh)

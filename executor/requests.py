@@ -295,8 +295,8 @@ class Requests:
         return {"apps": apps}
 
     def _app(self, live: LiveApp) -> dict[str, Any]:
-        there = self._engine.dispatchers[live.runtime].pools
-        served = [there[spec.key] for spec in live.pools.values() if spec.key in there]
+        there = self._engine.dispatchers[live.runtime].pools.values()
+        served = [pool for pool in there if pool.spec.app == live.id]  # those of variants, too
         pools = [pool.counts() for pool in served]
         return {
             "app": live.name,
@@ -307,13 +307,13 @@ class Requests:
             "functions": sorted(live.pools),
             "workers": sum(counts.workers for counts in pools),
             "running": sum(counts.running for counts in pools),
-            "queued": sum(counts.queued for counts in pools),
+            "queued": sum(counts.queued for counts in pools) + self._engine.ledger.waiting_of(live.id),
             "done": sum(counts.done for counts in pools),
             "failed": sum(counts.failed for counts in pools),
             "troubles": {
                 pool.spec.function: pool.trouble.reason
-                for pool in served
-                if pool.trouble is not None and pool.spec.limits.min_workers
+                for pool, counts in zip(served, pools, strict=True)
+                if pool.trouble is not None and (pool.spec.limits.min_workers or counts.queued)
             },
             "plain": {
                 pool.spec.function: pool.template.why_plain

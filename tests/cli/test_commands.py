@@ -23,12 +23,13 @@ def test_app_list(engine: FakeEngine, slipway: Slipway) -> None:
     assert "Nothing is deployed" in slipway("app", "list").out
     assert json.loads(slipway("app", "list", "--json").out) == []
     entry = {"app": "search", "serial": 3, "runtime": "native", "functions": ["a", "b"], "created_ms": 0}
+    entry |= {"workers": 1, "running": 0, "queued": 7}
     engine.replies["app.list"] = lambda _: {"apps": [entry]}
     head, row = slipway("app", "list").out.splitlines()
-    assert head.split() == ["APP", "SERIAL", "RUNTIME", "FUNCTIONS", "SINCE"]
-    assert row.split()[:4] == ["search", "3", "native", "2"]
+    assert head.split() == ["APP", "SERIAL", "RUNTIME", "FUNCTIONS", "WORKERS", "RUNNING", "QUEUED", "SINCE"]
+    assert row.split()[:7] == ["search", "3", "native", "2", "1", "0", "7"]
     engine.replies["app.list"] = lambda _: {"apps": [entry | {"troubles": {"a": "it died"}}]}
-    assert slipway("app", "list").out.splitlines()[2:] == ["search.a: its last worker could not be started: it died"]
+    assert slipway("app", "list").out.splitlines()[2:] == ["search.a: its workers fail: it died"]
 
 
 def test_app_logs(engine: FakeEngine, slipway: Slipway) -> None:

@@ -79,7 +79,7 @@ def test_the_status_tells_of_a_runtime_in_trouble(slipway: Slipway, engine: Fake
         "settings of before, since those of now are wrong: config.toml:1: rutime: there is no such setting",
         "app a, deployed on native: 0 workers, 0 running, 0 queued",
         "app b, deployed on docker, which is in trouble: 2 workers, 0 running, 0 queued",
-        "  b.f: its last worker could not be started: it",
+        "  b.f: its workers fail: it",
         "    died",
         "idle",
     ]
