@@ -7,9 +7,12 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import signal
+import stat
 import sys
 from pathlib import Path
+from typing import TextIO
 
 from slipway.dsl.errors import Error
 from slipway.executor.config_file import ConfigFile
@@ -21,7 +24,27 @@ from slipway.executor.server import Server
 
 IDLE_MS = 600_000  # an engine with nothing deployed and nobody connected ends itself after this time
 
+MOST_LOG = 4 << 20  # bytes of the engine's own log, before it begins anew
+
 log = logging.getLogger("slipway")
+
+
+class KeptLog(logging.StreamHandler[TextIO]):
+    """Writes to a stream. Where that is the engine's own file, it begins anew when it is full; what it held is kept
+    once, beside it, and goes with the oldest logs. Any other file belongs to whoever sent our output there."""
+
+    def __init__(self, stream: TextIO, path: Path, most: int = MOST_LOG) -> None:
+        super().__init__(stream)
+        self._path = path
+        self._most = most
+
+    def emit(self, record: logging.LogRecord) -> None:
+        super().emit(record)
+        with contextlib.suppress(OSError):
+            here = os.fstat(self.stream.fileno())
+            if here.st_size > self._most and stat.S_ISREG(here.st_mode) and os.path.samestat(here, self._path.stat()):
+                shutil.copyfile(self._path, self._path.with_suffix(".1.log"))
+                os.ftruncate(self.stream.fileno(), 0)  # it is open for appending: the next line is the first
 
 
 async def serve(home: Home, *, idle_ms: int | None, ready: int | None = None) -> None:
@@ -48,7 +71,8 @@ def run(home: Home, *, idle_ms: int | None, ready: int | None = None) -> None:
     """Run an engine for `home` in this process until it ends. Raises `Error` when it cannot start."""
     import uvloop
 
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
+    handlers = [KeptLog(sys.stderr, home.engine_log)]
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, handlers=handlers)
     home.create()
     lock = EngineLock(home.lock)
     lock.acquire()

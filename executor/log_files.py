@@ -19,7 +19,7 @@ from .log_query import LogLine, Query, decode
 PARTS = 16  # files that an app's share is split into: so much of it goes at a time
 SMALLEST = 4096
 BLOCK = 256 * 1024  # bytes that are read at a time, from the end towards the beginning
-KEPT = "engine.log"  # the engine's own log, which is open as long as the engine lives
+KEPT = "engine.log"  # the engine's own log, which is open as long as the engine lives and keeps to a size itself
 
 
 @frozen(kw_only=True)
