@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import pytest
 from model_home import ModelHome, Scratch
 
 from slipway.dsl.errors import InvalidError
 
 rule = pytest.mark.rule
-
-
-def workers(home: ModelHome, function: str) -> list[dict[str, Any]]:
-    listed = json.loads(home.slipway(home.machine.folder, "container", "list", "--json").out)
-    return [one for one in listed if one["function"] == function]
 
 
 @rule("1.3 autoscaling")
@@ -59,13 +51,12 @@ def test_limits_can_be_changed_while_it_runs(home: ModelHome, scratch: Scratch) 
 
 
 @rule("3.7 scale to zero")
-def test_workers_end_when_there_is_nothing_to_do(home: ModelHome) -> None:
-    short = home.app("scaling").short
-    first = short.remote()
-    (worker,) = workers(home, "short")
-    home.slipway(home.machine.folder, "container", "logs", worker["id"], "--follow")  # until it has ended
-    assert workers(home, "short") == []
-    assert short.remote() != first
+def test_workers_end_when_there_is_nothing_to_do(home: ModelHome, scratch: Scratch) -> None:
+    key = scratch.pipe()
+    short = home.app("scaling").Short(key=key)
+    first = short.work.remote()
+    assert scratch.hear(key) == first
+    assert short.work.remote() != first
 
 
 @rule("3.8 snapshot")

@@ -27,9 +27,17 @@ def at_most_two(key: str) -> str:
     return TOKEN
 
 
-@app.function(scaledown_window=2)
-def short() -> str:
-    return TOKEN
+@app.cls(scaledown_window=2)
+class Short:
+    key: str = slipway.parameter()
+
+    @slipway.method()
+    def work(self) -> str:
+        return TOKEN
+
+    @slipway.exit()
+    def end(self) -> None:
+        scratch.say(self.key, TOKEN)
 
 
 @app.function()
