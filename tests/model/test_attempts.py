@@ -58,7 +58,7 @@ def test_what_retries_refuses(home: ModelHome) -> None:
         {"max_retries": 1, "max_delay": 61.0},
     ):
         with pytest.raises(InvalidError):
-            slipway.Retries(**wrong)  # type: ignore[arg-type]
+            slipway.Retries(**wrong)
 
 
 @rule("1.1 no retries", "8.12")

@@ -92,7 +92,7 @@ def test_what_batched_refuses(home: ModelHome) -> None:
     with pytest.raises(InvalidError, match="default"):
 
         @slipway.batched(max_batch_size=2, wait_ms=0)
-        def with_default(x: list[int], y: int = 1) -> list[int]: ...
+        def with_default(x: list[int], y: int = 1) -> None: ...
 
     with pytest.raises(InvalidError, match="generator"):
 
@@ -106,7 +106,7 @@ def test_what_batched_refuses(home: ModelHome) -> None:
         @app.cls(serialized=True)
         class Two:
             @slipway.batched(max_batch_size=2, wait_ms=0)
-            def one(self, x: list[int]) -> list[int]: ...
+            def one(self, x: list[int]) -> None: ...
 
             @slipway.method()
             def two(self) -> None: ...

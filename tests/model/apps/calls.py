@@ -111,7 +111,7 @@ def nested(depth: int, width: int) -> int:
 
 
 @app.function()
-def wait_for(call: slipway.FunctionCall) -> Any:
+def wait_for(call: slipway.FunctionCall[Any]) -> Any:
     return call.get()
 
 

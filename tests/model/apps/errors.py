@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import types
@@ -39,7 +40,7 @@ def trouble(code: int) -> None:
 @app.function()
 def chained() -> None:
     try:
-        {}["missing"]
+        os.environ["not set in any worker"]
     except KeyError as error:
         raise ValueError("after a KeyError") from error
 
