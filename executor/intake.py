@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
+from typing import Any
 
 from slipway.dsl.errors import Error
 
@@ -68,7 +69,7 @@ class Intake:
         clock: Clock,
         *,
         accepted: Callable[[Feeder, Waiting], None],
-        in_background: Callable[[Awaitable[None]], None],
+        in_background: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
         self._journal = journal
         self._writes = writes

@@ -6,8 +6,9 @@ import asyncio
 import logging
 import os
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
+from typing import Any
 
 from slipway.dsl.errors import Error, InvalidError, NotFoundError
 
@@ -464,16 +465,18 @@ class Ledger:
         if numbers:
             self._in_background(asyncio.to_thread(self.files.remove, numbers, *kinds))
 
-    def _in_background(self, work: Awaitable[None]) -> None:
-        async def run() -> None:
-            try:
-                await work
-            except (Error, OSError) as error:  # a full disk, say: the rest goes on
-                log.warning("could not be done: %s", error)
-
-        task = asyncio.get_running_loop().create_task(run())
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Error | OSError):  # a full disk, say: the rest goes on
+            log.warning("could not be done: %s", error)
+        elif error is not None:
+            log.error("could not be done: %r", error, exc_info=error)
 
 
 def _summary(frame: Frame, fd: int) -> str:

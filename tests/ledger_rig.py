@@ -85,7 +85,7 @@ class FakeWorker:
     def answer(self, outcome: Outcome, payload: bytes = b"r", fd: int = NO_FD, fd_length: int = 0) -> None:
         """End what runs."""
         if outcome == Outcome.RAISED:
-            payload = failure.pack(ValueError("bad"), printed=True)
+            payload = failure.pack(ValueError("bad"))
         self._drop(self.held[0])
         flags = 0 if fd == NO_FD else 1
         self._hooks.on_result(Frame(Kind.RESULT, self.last, payload, 0, flags, outcome, fd_length), fd)
