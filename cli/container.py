@@ -111,7 +111,7 @@ def logs(ident: str, timestamps: bool, as_json: bool, **which: Any) -> int:
 @click.argument("ident", metavar="CONTAINER")
 @click.option("--graceful", is_flag=True, help="Let it first finish the calls that it runs; it gets no more.")
 def stop(ident: str, graceful: bool) -> None:
-    """End CONTAINER. The calls that it runs are lost, those that wait for it go to others.
+    """End CONTAINER. The calls that it runs are run again by others, and so are those that wait for it.
 
     \b
     Examples:
