@@ -7,7 +7,9 @@ from typing import Any
 
 from slipway.executor.worker.stream import NO_FD
 
-from .connection import Connection, Waiter, take_reply
+from .connection import Connection
+from .replies import take_reply
+from .waiter import Waiter
 
 
 class Attached:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .connection import Connection
 
 Key = tuple[str, ...]
+ITEMS = "remote_gen"  # the way to call a generator
 
 
 class Together(NamedTuple):
@@ -36,9 +37,9 @@ class Channels:
         self._generators: dict[Key, int] = {}
 
     def of(self, function: FunctionRef, verb: str) -> int:
-        """The channel for calls that return once. Raises `InvalidError` for a generator."""
+        """The channel for calls of this kind. Raises `InvalidError` where the function is not called so."""
         key = _key(function)
-        channel = self._returning.get(key)
+        channel = (self._generators if verb == ITEMS else self._returning).get(key)
         if channel is None:
             reply = self._connection.request("function.open", opening(function))
             channel = self._keep(key, function, reply, verb)
@@ -46,36 +47,19 @@ class Channels:
 
     async def of_aio(self, function: FunctionRef, verb: str) -> int:
         key = _key(function)
-        channel = self._returning.get(key)
+        channel = (self._generators if verb == ITEMS else self._returning).get(key)
         if channel is None:
             reply = await self._connection.request_aio("function.open", opening(function))
             channel = self._keep(key, function, reply, verb)
-        return channel
-
-    def of_generator(self, function: FunctionRef) -> int:
-        """The channel for calls of a generator. Raises `InvalidError` for any other function."""
-        key = _key(function)
-        channel = self._generators.get(key)
-        if channel is None:
-            reply = self._connection.request("function.open", opening(function))
-            channel = self._keep(key, function, reply, "remote_gen")
-        return channel
-
-    async def of_generator_aio(self, function: FunctionRef) -> int:
-        key = _key(function)
-        channel = self._generators.get(key)
-        if channel is None:
-            reply = await self._connection.request_aio("function.open", opening(function))
-            channel = self._keep(key, function, reply, "remote_gen")
         return channel
 
     def _keep(self, key: Key, function: FunctionRef, reply: Mapping[str, Any], verb: str) -> int:
         channel = int(reply["channel"])
         generator = bool(reply.get("is_generator"))
         (self._generators if generator else self._returning)[key] = channel
-        if generator and verb not in {"remote_gen", ""}:
+        if generator and verb not in {ITEMS, ""}:
             raise a_generator(function.title, verb)
-        if not generator and verb == "remote_gen":
+        if not generator and verb == ITEMS:
             raise no_generator(function.title)
         return channel
 

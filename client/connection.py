@@ -21,12 +21,12 @@ from typing import Any
 from slipway.dsl import errors
 from slipway.dsl.version import VERSION
 from slipway.executor.worker import stream
-from slipway.executor.worker.frames import PROTOCOL, Flag, Frame, FrameError, Kind, Outcome, pack
+from slipway.executor.worker.frames import PROTOCOL, Flag, Frame, FrameError, Kind, pack
 from slipway.executor.worker.package import code_digest
 from slipway.executor.worker.payload import IN_MEMFD, Packed
 from slipway.executor.worker.stream import NO_FD, Stream, StreamClosed
 
-from .replies import OnEvent, error_of, take_reply
+from .replies import OnEvent, take_reply
 from .waiter import Mailbox, Waiter
 
 HURRY = 1.5  # seconds that an interrupted program waits for the engine; what it does not see, the engine does anyway
@@ -90,7 +90,7 @@ class Connection:
         """Ask for something; the answers go to the waiter, until its id is forgotten."""
         ident = self._expect(waiter)
         try:
-            self._send(pack(Frame(Kind.REQUEST, ident, json.dumps(params | {"method": method}).encode())))
+            self.send(pack(Frame(Kind.REQUEST, ident, json.dumps(params | {"method": method}).encode())))
         except BaseException:
             self.forget(ident)
             raise
@@ -119,7 +119,7 @@ class Connection:
 
     def _reply(self, waiter: Waiter, on_event: OnEvent | None) -> dict[str, Any]:
         while True:
-            reply = take_reply(self._next(waiter)[0], on_event)
+            reply = take_reply(self.wait_for(waiter)[0], on_event)
             if reply is not None:
                 return reply
 
@@ -160,7 +160,7 @@ class Connection:
         waiter = Waiter()
         ident = self.submit(waiter, channel, packed, parent, flags)
         try:
-            return self._next(waiter)
+            return self.wait_for(waiter)
         except BaseException:
             self.cancel([ident], force=True)
             raise
@@ -184,7 +184,7 @@ class Connection:
         ident = self._expect(waiter)
         try:
             if packed.size < IN_MEMFD:
-                self._send(pack(Frame(_CALL, ident, packed.bytes(), channel, flags, 0, 0, parent)))
+                self.send(pack(Frame(_CALL, ident, packed.bytes(), channel, flags, 0, 0, parent)))
             else:
                 self._send_payload(Frame(_CALL, ident, b"", channel, flags, 0, 0, parent), packed)
         except BaseException:
@@ -193,12 +193,9 @@ class Connection:
         return ident
 
     def prepare(self, waiter: Waiter, channel: int, packed: Packed, parent: int, flags: int) -> tuple[int, bytes]:
-        """The id and the bytes of a call that is sent later, with others, by `send_prepared`. Only for small ones."""
+        """The id and the bytes of a call that is sent later, with others, by `send`. Only for small ones."""
         ident = self._expect(waiter)
         return ident, pack(Frame(_CALL, ident, packed.bytes(), channel, flags, 0, 0, parent))
-
-    def send_prepared(self, data: bytes) -> None:
-        self._send(data)
 
     def forget(self, ident: int) -> None:
         self._waiters.pop(ident, None)
@@ -221,7 +218,8 @@ class Connection:
             raise self._loss()
         return ident
 
-    def _send(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
+        """Send frames as they are. Raises `EngineLost`."""
         try:
             self._link.send(data, while_full=self._while_full)
         except StreamClosed as closed:
@@ -253,7 +251,7 @@ class Connection:
                 data = self._later.popleft()
             except IndexError:
                 return  # another thread took it
-            self._send(data)
+            self.send(data)
 
     def _broken(self, closed: StreamClosed) -> BaseException:
         self._break(str(closed))
@@ -271,8 +269,8 @@ class Connection:
             self._reading.release()
             self._wake_heir()
 
-    def _next(self, waiter: Waiter) -> tuple[Frame, int]:
-        """Wait for the waiter's next frame, reading for everybody if nobody else does."""
+    def wait_for(self, waiter: Waiter) -> tuple[Frame, int]:
+        """Wait for the waiter's next frame, reading for everybody if nobody else does. Raises `EngineLost`."""
         frames = waiter.frames
         try:
             while not frames:
@@ -302,7 +300,7 @@ class Connection:
         return bool(waiter.frames)
 
     def take(self, waiter: Waiter) -> tuple[Frame, int] | None:
-        """The waiter's next frame where there is one already. Raises `CallLost` with the connection."""
+        """The waiter's next frame where there is one already. Raises `EngineLost`."""
         if self.poll(waiter):
             return waiter.frames.popleft()
         if self.closed:
@@ -312,10 +310,6 @@ class Connection:
     def fileno(self) -> int:
         """What to wait for besides other things: when it can be read, there may be something to take."""
         return self._link.sock.fileno()
-
-    def wait_for(self, waiter: Waiter) -> tuple[Frame, int]:
-        """The next frame of a waiter that has calls under way. Raises `CallLost` with the connection."""
-        return self._next(waiter)
 
     def _sleep(self, waiter: Waiter) -> None:
         with self._sleepers_lock:
@@ -391,7 +385,7 @@ class Connection:
         """Wait until the engine closes the connection (it does when it ends)."""
         waiter = Waiter()
         try:
-            self._next(waiter)
+            self.wait_for(waiter)
         except errors.CallLost:
             return
 
@@ -435,6 +429,3 @@ def _greet(link: Stream, code: str, path: Path) -> dict[str, Any]:
             hint="End it with the program that started it, or end its process.",
         )
     return peer
-
-
-__all__ = ["Connection", "Mailbox", "OnEvent", "Outcome", "Waiter", "error_of", "take_reply"]

@@ -50,7 +50,7 @@ class Outbox:
     def flush(self) -> None:
         if self._bunch:
             bunch, self._bunch = self._bunch, []
-            self._connection.send_prepared(b"".join(bunch))
+            self._connection.send(b"".join(bunch))
             self._bunch_size = min(2 * self._bunch_size, MOST_TOGETHER)
             self._sent_at = time.monotonic()
 

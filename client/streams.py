@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from slipway.executor.worker import payload
 from slipway.executor.worker.frames import Flag, Frame
 
+from .channels import ITEMS, Channels
 from .packing import calling_input, pack_arguments, unpack_result, unpack_value
 from .waiter import Mailbox, Waiter
 
 if TYPE_CHECKING:
     from slipway.dsl.session import FunctionRef
 
-    from .channels import Channels
     from .connection import Connection
 
 MANY = 128  # items; half of what may be under way
@@ -65,7 +65,7 @@ def items_of(
     """The items of a generator that is called with these arguments."""
     waiter = Waiter()
     packed = pack_arguments(function.title, args, kwargs)
-    stream = _Stream(connection, function.title, waiter, channels.of_generator(function), packed)
+    stream = _Stream(connection, function.title, waiter, channels.of(function, ITEMS), packed)
     try:
         while True:
             item = stream.take(*connection.wait_for(waiter))
@@ -83,7 +83,7 @@ async def items_of_aio(
     """As `items_of`, in async code."""
     mailbox = Mailbox(connection)
     packed = pack_arguments(function.title, args, kwargs)
-    channel = await channels.of_generator_aio(function)
+    channel = await channels.of_aio(function, ITEMS)
     stream = _Stream(connection, function.title, mailbox.waiter, channel, packed)
     try:
         while True:

@@ -13,7 +13,7 @@ import pytest
 from small_engine import APP, EngineThread, pool_spec, small_engine
 
 from slipway import maps
-from slipway.connection import Connection, error_of
+from slipway.connection import Connection
 from slipway.dsl.errors import (
     CallLost,
     DeclarationError,
@@ -25,6 +25,7 @@ from slipway.dsl.errors import (
 )
 from slipway.dsl.session import FunctionRef
 from slipway.executor.scaling import PoolLimits
+from slipway.replies import error_of
 from slipway.session import EngineSession
 
 CODE = """
