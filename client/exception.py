@@ -1,4 +1,4 @@
-"""Every error and warning of Slipway's own: `from slipway.exception import InputCancellation`."""
+"""Every error and warning of Slipway's own, and a rehearsal: `from slipway.exception import InputCancellation`."""
 
 from __future__ import annotations
 
@@ -28,4 +28,11 @@ from slipway.dsl.errors import SerializationError as SerializationError
 from slipway.dsl.errors import StalePlanError as StalePlanError
 from slipway.dsl.errors import TimeoutError as TimeoutError
 from slipway.dsl.errors import VersionError as VersionError
-from slipway.dsl.errors import simulate_preemption as simulate_preemption
+
+
+def simulate_preemption(wait_seconds: float, jitter_seconds: float = 0) -> None:
+    """Interrupt this process after so many seconds, as when its machine is taken away: the function gets a
+    `KeyboardInterrupt`, exit hooks run, and after 30 s more the process is killed. Its input runs again elsewhere."""
+    from .preemption import begin  # who needs it says so
+
+    begin(wait_seconds, jitter_seconds)

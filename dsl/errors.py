@@ -139,11 +139,3 @@ class AsyncUsageWarning(UserWarning): ...
 
 
 class DeprecationError(UserWarning): ...
-
-
-def simulate_preemption(wait_seconds: float, jitter_seconds: float = 0) -> None:
-    """Interrupt this process after so many seconds, as when its machine is taken away: the function gets a
-    `KeyboardInterrupt`, exit hooks run, and after 30 s more the process is killed. Its input runs again elsewhere."""
-    from .preemption import begin  # who needs it says so
-
-    begin(wait_seconds, jitter_seconds)

@@ -342,7 +342,6 @@ def test_include() -> None:
         app.include("common")  # type: ignore[arg-type]
 
 
-
 def test_app_without_a_name() -> None:
     app = slipway.App()
     assert app.name is None and repr(app) == "App()" and app.description

@@ -1,12 +1,9 @@
-"""Handles to spawned calls, to what bounds a function's workers, and the rehearsal of a preemption."""
+"""Handles to spawned calls, and to what bounds a function's workers."""
 
 from __future__ import annotations
 
 import asyncio
 import pickle
-import signal
-import subprocess
-import sys
 from typing import Any
 
 import cloudpickle
@@ -162,24 +159,3 @@ def test_a_method_has_no_workers_of_its_own() -> None:
     embed = slipway.Function.from_id("fu-search/Model.embed")
     with pytest.raises(InvalidError, match=r"Model.embed is a method, and the workers of Model serve all"):
         embed.autoscaler.update(min_containers=1)
-
-
-# --- preemption ---------------------------------------------------------------------------------------
-
-PREEMPTED = """
-import threading
-from slipway.dsl.preemption import begin
-begin(0.01, grace=0.05)
-try:
-    threading.Event().wait()
-except KeyboardInterrupt:
-    print("interrupted", flush=True)
-threading.Event().wait()
-"""
-
-
-def test_a_preemption_interrupts_and_then_kills() -> None:
-    done = subprocess.run([sys.executable, "-c", PREEMPTED], capture_output=True, text=True, timeout=60)
-    assert (done.stdout, done.returncode) == ("interrupted\n", -signal.SIGKILL), done.stderr
-    with pytest.raises(InvalidError, match="it takes seconds from now on"):
-        slipway.exception.simulate_preemption(0)

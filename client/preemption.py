@@ -7,7 +7,7 @@ import random
 import signal
 import threading
 
-from .origin import invalid
+from slipway.dsl.origin import invalid
 
 GRACE = 30.0  # seconds for exit hooks, before the process is killed
 
