@@ -74,10 +74,9 @@ class Attempts(Workforce):
 
     def _wake_up(self, placed: Placed) -> None:
         """The time for the next attempt has come; its turn, too, where no worker holds on to the one before."""
-        if placed.state is State.RESTING:
-            placed.slept = True
-            if not placed.held:
-                self._requeue(placed, Event.WAKE)
+        placed.slept = True
+        if not placed.held:
+            self._requeue(placed, Event.WAKE)
 
     def _release(self, placed: Placed) -> None:
         """A worker has let go of an attempt that was over already."""

@@ -86,18 +86,19 @@ class Placement(Attempts):
         """Do what is due; afterwards `wake` says when to come again."""
         actions: Actions = []
         self.wake = inf
-        alarms = self._alarms
-        while alarms and alarms[0][0] <= now:
-            _, _, kind, subject = heappop(alarms)
+        while self._alarms and self._alarms[0][0] <= now:
+            _, _, kind, subject = heappop(self._alarms)
+            if not self._is_meant(subject):
+                continue
             if isinstance(subject, Placed):
                 self._wake_up(subject)
-            elif self.seats.by_number.get(subject.number) is subject:
+            else:
                 subject.alarms &= ~kind
                 _ALARMS[kind](self, subject, now, actions)
         self._feed(now, actions)
         self._retire(now, actions)
-        if alarms:
-            self.wake = min(self.wake, alarms[0][0])
+        if self._alarms:
+            self.wake = min(self.wake, self._alarms[0][0])
         return actions
 
     # --- what the outside says: inputs

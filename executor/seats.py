@@ -78,10 +78,6 @@ class Seat:
         self.idle_since = 0.0
         self.alarms = 0  # which kinds of them are set
 
-    def running(self) -> int:
-        """How many inputs it has begun and not answered."""
-        return sum(placed.since != WAITING for placed in self.calls.values())
-
 
 class Seats:
     """The workers of a pool."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from heapq import heappush
+from heapq import heapify, heappush
 from itertools import count
 from math import inf
 
 from .actions import Actions, Kill, Recall, Start, Stop
+from .lifecycle import State
 from .scaling import LAST_BACKOFF, PoolLimits, backoff, ceiling, wanted
 from .seats import WAITING, Placed, Queue, Seat, Seats
+
+FEW = 256  # alarms that are not worth looking through
 
 
 class Workforce:
@@ -22,6 +25,7 @@ class Workforce:
         self.wake = inf
         self._alarms: list[tuple[float, int, int, Seat | Placed]] = []  # a heap; of each kind one a worker
         self._tie = count()
+        self._tidy_at = FEW
         self._waiting = 0  # inputs that run and wait for others
         self._failures = 0  # starts that failed, in a row
         self._useless = 0  # workers that ended by themselves before they answered anything, in a row
@@ -117,3 +121,16 @@ class Workforce:
             subject.alarms |= kind
         heappush(self._alarms, (due, next(self._tie), kind, subject))
         self.wake = min(self.wake, due)
+        if len(self._alarms) > self._tidy_at:
+            self._tidy_alarms()
+
+    def _tidy_alarms(self) -> None:
+        """Drop those of workers that are gone, and of inputs that don't rest any more."""
+        self._alarms = [alarm for alarm in self._alarms if self._is_meant(alarm[3])]
+        heapify(self._alarms)
+        self._tidy_at = max(FEW, 2 * len(self._alarms))
+
+    def _is_meant(self, subject: Seat | Placed) -> bool:
+        if isinstance(subject, Placed):
+            return subject.state is State.RESTING
+        return self.seats.by_number.get(subject.number) is subject

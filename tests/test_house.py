@@ -23,7 +23,8 @@ PURE_WORD = "Nothing here waits, sleeps, opens or spawns."
 PURE_FILES = (
     "executor/solver.py",
     "executor/lifecycle.py",
-    "executor/placement.py",
+    *("executor/actions.py", "executor/attempts.py", "executor/placement.py", "executor/retrying.py"),
+    *("executor/scaling.py", "executor/seats.py", "executor/workforce.py"),
     "executor/keep.py",
     "executor/worker/frames.py",
     "executor/worker/logs.py",

@@ -1,4 +1,4 @@
-"""Whatever happens to a call, it ends once."""
+"""Whatever happens to an input, it ends once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FINAL = frozenset(State) - OPEN
 
 
 @given(st.lists(st.sampled_from(Event), max_size=40))
-def test_a_call_ends_at_most_once_and_never_comes_back(events: list[Event]) -> None:
+def test_an_input_ends_at_most_once_and_never_comes_back(events: list[Event]) -> None:
     state, endings = State.QUEUED, 0
     for event in events:
         try:
@@ -34,9 +34,16 @@ def test_every_outcome_is_reached_by_its_event() -> None:
 
 
 @pytest.mark.parametrize("state", sorted(OPEN, key=str))
-def test_from_every_open_state_a_call_can_be_cancelled_and_lost(state: State) -> None:
+def test_from_every_open_state_an_input_can_be_cancelled(state: State) -> None:
     assert advance(state, Event.CANCEL) is State.CANCELLED
-    assert advance(state, Event.LOSE) is State.LOST
+
+
+@pytest.mark.parametrize("state", sorted(OPEN, key=str))
+def test_from_every_open_state_there_is_a_way_to_every_outcome(state: State) -> None:
+    reached = {state}
+    while following := {after for (before, _), after in TABLE.items() if before in reached} - reached:
+        reached |= following
+    assert FINAL <= reached
 
 
 @pytest.mark.parametrize("state", sorted(FINAL, key=str))
