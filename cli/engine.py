@@ -43,6 +43,8 @@ def up() -> None:
 def down(now: bool) -> None:
     """End the engine of this home, after the calls that are under way. What is deployed is there again when it starts.
 
+    Calls that were spawned and have not begun wait for the next engine. Ctrl-C while it waits lets this one go on.
+
     \b
     Example:
       slipway down
@@ -55,7 +57,13 @@ def down(now: bool) -> None:
         say(f"No engine runs for {engine_client.home_path()}.")
         return
     with link:
-        engine_client.stop(link, drain=not now)
+        running = sum(entry.get("running", 0) for entry in link.request("status", {}).get("apps", ()))
+        if running and not now:
+            say(f"Waiting for {count(running, 'call')} to end. Not to wait: slipway down --now")
+        try:
+            engine_client.stop(link, drain=not now)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("interrupted; the engine goes on") from None
     say("The engine has ended.")
 
 

@@ -24,7 +24,8 @@ from .build import Builder
 from .bundle import Bundles
 from .channels import Channels, Scope
 from .config_file import ConfigFile
-from .dispatch import Dispatcher, Ears
+from .dispatch import Dispatcher
+from .ears import Ears
 from .feeder import QueueKey, Site
 from .gpu_shares import GpuShares
 from .home import Home
@@ -276,6 +277,11 @@ class Engine:
         """Finish what is under way and take no more; durable inputs that have not begun wait for the next engine."""
         self.ledger.pause()
         await asyncio.gather(*(dispatcher.drain() for dispatcher in self.dispatchers.values()))
+
+    def resume(self) -> None:
+        """Go on, after a drain that was given up."""
+        self.ledger.resume()
+        self._warm()
 
     # --- calls ----------------------------------------------------------------------------------------
 

@@ -366,6 +366,12 @@ class Ledger:
             feeder.paused = True
             self._withdraw(feeder)
 
+    def resume(self) -> None:
+        """The engine stays after all."""
+        for feeder in self._feeders.values():
+            feeder.paused = self._closing
+            feeder.feed()
+
     # --- what is asked of it
 
     def running(self, call: int) -> dict[int, Input]:

@@ -161,10 +161,17 @@ class Client:
             self._on_closed("closed here")
 
 
+def _whole_number(text: str) -> int:
+    number = int(text)
+    if number >> 63 not in {0, -1}:  # no database and no clock takes it
+        raise InvalidError(f"{text:.30} in a request is out of range")
+    return number
+
+
 def _parameters(payload: bytes | bytearray | memoryview) -> dict[str, Any]:
     data = bytes(payload)
     try:
-        params = json.loads(data)
+        params = json.loads(data, parse_int=_whole_number)
         if b"\\ud" in data or b"\\uD" in data:  # halves of characters, which no file name and no database takes
             json.dumps(params, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
@@ -245,6 +252,11 @@ class Server:
 
     async def _down(self, _scope: Scope, params: dict[str, Any], _emit: Emit) -> dict[str, Any]:
         if params.get("drain", True):
-            await self.engine.drain()
+            try:
+                await self.engine.drain()
+            except asyncio.CancelledError:
+                if not self._ended.is_set():  # who asked waits no longer, so we stay
+                    self.engine.resume()
+                raise
         asyncio.get_running_loop().call_soon(self._ended.set)
         return {"pid": os.getpid()}

@@ -43,6 +43,11 @@ def waits(x: int = 0):
 
 
 @app.function()
+def quick():
+    return "done"
+
+
+@app.function()
 async def awaits():
     print("in the worker", flush=True)
     await asyncio.Event().wait()
@@ -264,6 +269,26 @@ def test_a_call_of_a_deployed_app_is_given_up(native: Place) -> None:
             machine.run("call", "list", "--app", "phases", "--function", "waits", "--limit", "1", "--json").out
         )
         machine.run("call", "wait", call["call"], code=1)
+    finally:
+        machine.run("destroy", "phases", "--yes")
+
+
+def test_an_engine_that_was_to_end_goes_on_with_all_that_it_has(native: Place) -> None:
+    machine = native.machine
+    machine.write("app.py", APP)
+    machine.run("apply", "app.py", "--yes")
+    try:
+        machine.run("call", "wait", machine.run("call", "phases.quick", "--spawn").out.strip())
+        held = machine.run("call", "phases.waits", "--spawn").out.strip()
+        with native.begin(SLIPWAY, "call", "logs", held, "--follow") as follower:
+            follower.until("in the worker")
+        with native.begin(SLIPWAY, "down") as tty:
+            tty.until("Waiting for 1 call to end")
+            code, shown = native.interrupt(tty)
+        assert code == 130 and "interrupted; the engine goes on" in shown
+        later = machine.run("call", "phases.quick", "--spawn").out.strip()
+        machine.run("call", "wait", later, "--timeout", "20")
+        machine.run("call", "cancel", held)
     finally:
         machine.run("destroy", "phases", "--yes")
 
