@@ -114,11 +114,12 @@ def test_a_consumer_that_stops_early_cancels_what_has_not_begun(home: ModelHome,
     scratch.say(end)
     assert next(results) == 0
     results.close()
-    for _ in range(3):  # one that began meanwhile may go on, one may be on its way to the worker, then ours is next
+    assert [maps.add.remote(x) for x in range(20)] == list(range(20))  # the engine and the worker have heard of it
+    for _ in range(8):  # one that began meanwhile may go on, a few may be on their way, then ours is next
         scratch.say(end)
     maps.hold.remote(99, scratch.key)
     notes = scratch.notes(f"{scratch.key}-notes")
-    assert scratch.hear(began) == "0" and notes[-1] == "99" and len(notes) <= 4
+    assert scratch.hear(began) == "0" and notes[-1] == "99" and len(notes) <= 9
 
 
 @rule("1.3 early stop", "3.3 window")

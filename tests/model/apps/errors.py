@@ -40,7 +40,7 @@ def trouble(code: int) -> None:
 @app.function()
 def chained() -> None:
     try:
-        os.environ["not set in any worker"]
+        os.environ["NOT_SET_IN_ANY_WORKER"]
     except KeyError as error:
         raise ValueError("after a KeyError") from error
 
