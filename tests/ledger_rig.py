@@ -17,7 +17,8 @@ from small_engine import pool_spec
 
 from slipway.dsl.declaration import Retries
 from slipway.dsl.errors import Error, NotFoundError
-from slipway.executor.dispatch import Dispatcher, Ears
+from slipway.executor.dispatch import Dispatcher
+from slipway.executor.ears import Ears
 from slipway.executor.feeder import QueueKey, Site
 from slipway.executor.intake import Fresh
 from slipway.executor.ledger import Ledger

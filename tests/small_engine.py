@@ -19,7 +19,8 @@ from our_code import our_code as our_code
 from small_ledger import SmallLedger
 
 from slipway.compiler.facts import BaseFact
-from slipway.executor.dispatch import Dispatcher, Ears
+from slipway.executor.dispatch import Dispatcher
+from slipway.executor.ears import Ears
 from slipway.executor.inputs import Input, Send
 from slipway.executor.pool import Pool, PoolSpec
 from slipway.executor.ports import CallRow, ContainerSpec
