@@ -234,11 +234,10 @@ def _of_class(cls: Cls) -> dict[str, Any]:
 
 def _method(name: str, partial: Partial) -> MethodDecl:
     raw = partial.target
-    generator = inspect.isgeneratorfunction(raw) or inspect.isasyncgenfunction(raw)
     return MethodDecl(
         name=name,
         is_async=inspect.iscoroutinefunction(raw) or inspect.isasyncgenfunction(raw),
-        is_generator=generator if partial.is_generator is None else partial.is_generator,
+        is_generator=partial.yields,
     )
 
 

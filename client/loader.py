@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.machinery import SourceFileLoader
-from inspect import isasyncgenfunction, isgeneratorfunction
 from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
 from typing import Any, NoReturn
@@ -43,8 +42,7 @@ class MethodTarget:
 
     @property
     def is_generator(self) -> bool:
-        said = self.cls.methods[self.method].is_generator
-        return isgeneratorfunction(self.raw) or isasyncgenfunction(self.raw) if said is None else said
+        return self.cls.methods[self.method].yields
 
 
 Target = LocalEntrypoint[..., Any] | Function[..., Any, Any] | MethodTarget

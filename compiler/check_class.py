@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections import Counter
 
 from slipway.dsl.declaration import FunctionDecl, ParameterDecl
+from slipway.dsl.hooks import TYPES
 
 from .faults import Say
-
-TYPES: dict[str, type[str | int | bool | bytes]] = {"str": str, "int": int, "bool": bool, "bytes": bytes}
 
 
 def check_class(function: FunctionDecl, say: Say) -> None:

@@ -77,7 +77,4 @@ def _check_members(said: Partial, settings: FunctionSettings) -> None:
 
 
 def _never_retried(method: Partial) -> bool:
-    import inspect
-
-    generator = inspect.isgeneratorfunction(method.target) or inspect.isasyncgenfunction(method.target)
-    return (generator if method.is_generator is None else method.is_generator) or method.endpoint is not None
+    return method.yields or method.endpoint is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from . import context, hooks, registry
@@ -211,6 +210,8 @@ class Cls:
         if self._user_class is not None:
             for name in given:
                 if name not in self.parameters:
+                    from difflib import get_close_matches  # a worker's start is to be quick
+
                     near = get_close_matches(name, self.parameters, n=1)
                     hint = f"Did you mean {near[0]!r}?" if near else self._usage()
                     raise invalid(f"{self.name}() has no parameter {name!r}", hint=hint)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .variant import Value
 
 METHODS = ("method", "batched", "endpoint")  # the roles of what can be called from outside
-TYPES = {"str": str, "int": int, "bool": bool, "bytes": bytes}
+TYPES: dict[str, type[str | int | bool | bytes]] = {"str": str, "int": int, "bool": bool, "bytes": bytes}
 MOST_PARAMETERS = 16 << 10  # bytes, of names and values together
 
 
@@ -53,6 +53,14 @@ class Partial:
     def but(self, **changes: Any) -> Partial:
         """The same with changes."""
         return Partial(**{name: getattr(self, name) for name in self.__slots__} | changes)
+
+    @property
+    def yields(self) -> bool:
+        """Whether it is a generator: as it was said, or else as it is written."""
+        import inspect  # no worker asks
+
+        written = inspect.isgeneratorfunction(self.target) or inspect.isasyncgenfunction(self.target)
+        return written if self.is_generator is None else self.is_generator
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
@@ -189,7 +197,7 @@ def _type_of(user_class: type, name: str, parameter: Parameter) -> type:
         raise invalid(f"the parameter {said} has no annotation", hint=f"Write {name}: str = slipway.parameter(...).")
     annotation = annotations[name]
     found = _evaluated(annotation, owner) if isinstance(annotation, str) else annotation
-    if not isinstance(found, type) or TYPES.get(found.__name__) is not found:
+    if not isinstance(found, type) or found not in TYPES.values():
         shown = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", annotation)
         raise invalid(f"the parameter {said} is of type {shown}", hint="A parameter is a str, an int, a bool or bytes.")
     if not parameter.required and type(parameter.default) is not found:

@@ -242,7 +242,7 @@ def checked_function(raw: Any, settings: FunctionSettings, partial: Partial) -> 
             f"{raw.__qualname__} is defined inside of a function, so a worker can't import it",
             hint="Move it to the top of the file, or say @app.function(serialized=True) to send it by value.",
         )
-    generator = settings.is_generator if settings.is_generator is not None else _is_generator(raw)
+    generator = settings.is_generator if settings.is_generator is not None else partial.yields
     if settings.retries and (generator or partial.endpoint):
         what = "a generator" if generator else "a web endpoint"
         raise invalid(f"retries= can't be on {name}, it is {what}", hint="Leave retries= out.")
@@ -251,7 +251,3 @@ def checked_function(raw: Any, settings: FunctionSettings, partial: Partial) -> 
     if partial.endpoint and partial.endpoint.style in {"asgi", "wsgi", "web_server"} and raw.__code__.co_argcount:
         raise invalid(f"{name} makes a web app, so it can't have parameters", hint="It is called once, without any.")
     return raw
-
-
-def _is_generator(raw: Callable[..., Any]) -> bool:
-    return inspect.isgeneratorfunction(raw) or inspect.isasyncgenfunction(raw)

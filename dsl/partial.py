@@ -166,7 +166,7 @@ def batched(*wrong: object, max_batch_size: int, wait_ms: int) -> Callable[[Targ
         name, parameters = partial.target.__name__, inspect.signature(partial.target).parameters.values()
         if any(p.default is not p.empty for p in parameters):
             raise invalid(f"{name} is batched, so its parameters can't have defaults", hint="Each one gets a list.")
-        if inspect.isgeneratorfunction(partial.target) or inspect.isasyncgenfunction(partial.target):
+        if partial.yields:
             raise invalid(f"{name} is batched, so it can't be a generator", hint="Return a list, one result an input.")
         return partial
 
