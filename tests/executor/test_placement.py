@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import inf
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -35,11 +36,11 @@ SEGFAULT, KILLED = Exit(code=None, signal=11), Exit(code=None, signal=9)
 TWICE = Retries(max_retries=2, backoff_milli=3000)
 
 
-def new_pool(**limits: object) -> Placement:
-    return Placement(PoolLimits(**({"max_workers": 2} | limits)))  # type: ignore[arg-type]
+def new_pool(**limits: Any) -> Placement:
+    return Placement(PoolLimits(**({"max_workers": 2} | limits)))
 
 
-def busy_pool(traits: int = 0, **limits: object) -> Placement:
+def busy_pool(traits: int = 0, **limits: Any) -> Placement:
     """One worker, which runs input 1 since 1.0."""
     placement = new_pool(**limits)
     assert placement.submit(1, 0.0, traits) == [Start(1)]
@@ -47,7 +48,7 @@ def busy_pool(traits: int = 0, **limits: object) -> Placement:
     return placement
 
 
-def idle_pool(**limits: object) -> Placement:
+def idle_pool(**limits: Any) -> Placement:
     placement = busy_pool(**limits)
     assert placement.finished(1, 1, Outcome.RETURNED, 1.5) == []
     return placement

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from random import Random
 from typing import TypeVar
@@ -443,7 +443,7 @@ def step(pools: Pools, dice: Random) -> None:
     """What hypothesis would do, but for a likeness to what usually happens: it seldom leads far enough."""
     starting, busy = pools.starting - pools.leaving, any(pools.workers.values())
     traits = dice.choice([0, RETRIES, RETRIES | THREAD])
-    ways = [
+    ways: list[tuple[int, Callable[[], object]]] = [
         (
             6 if len(pools.open) < 40 else 0,
             lambda: pools.submit(dice.choice([1, 2, 20]), traits, dice.choice([0, 0, 1, 2])),
