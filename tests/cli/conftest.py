@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from fake_engine import FakeEngine, Slipway
@@ -34,8 +35,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     before = set(sys.modules)
     yield place
     for name in set(sys.modules) - before:
-        if not name.startswith("slipway"):
+        if any(Path(file).is_relative_to(tmp_path) for file in _files(sys.modules[name])):
             del sys.modules[name]
+
+
+def _files(module: ModuleType) -> list[str]:
+    """Where a module, or a package without a file of its own, is from."""
+    return [*filter(None, [getattr(module, "__file__", None)]), *getattr(module, "__path__", ())]
 
 
 @pytest.fixture
