@@ -23,7 +23,7 @@ from slipway.executor.containers import Containers
 from slipway.executor.engine import Engine
 from slipway.executor.home import Home
 from slipway.executor.launch import LiveApp
-from slipway.executor.logbook import LogLine
+from slipway.executor.log_query import LogLine
 from slipway.executor.scaling import PoolLimits
 
 WINDOW = {"rows": 33, "columns": 101, "kind": "vt100"}
