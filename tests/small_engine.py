@@ -8,7 +8,6 @@ import os
 import socket
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from small_ledger import SmallLedger
 from slipway.compiler.facts import BaseFact
 from slipway.executor.dispatch import Dispatcher
 from slipway.executor.ears import Ears
+from slipway.executor.engine import SystemClock
 from slipway.executor.inputs import Input, Send
 from slipway.executor.pool import Pool, PoolSpec
 from slipway.executor.ports import CallRow, ContainerSpec
@@ -32,14 +32,6 @@ from slipway.executor.worker.logs import Line
 from slipway.executor.worker.wire import Listener, Wire
 
 APP = "app"
-
-
-class WallClock:
-    def now_ms(self) -> int:
-        return int(time.time() * 1000)
-
-    def monotonic(self) -> float:
-        return time.monotonic()
 
 
 def pool_spec(root: Path, function: str, limits: PoolLimits, *, module: str = "app", **start: Any) -> PoolSpec:
@@ -94,7 +86,7 @@ class SmallEngine:
             on_client=self._on_client,
             on_attempt_over=self._on_attempt_over,
         )
-        self.dispatcher = Dispatcher(place, WallClock(), ears)
+        self.dispatcher = Dispatcher(place, SystemClock(), ears)
         self.ledger = SmallLedger(self.dispatcher)
         self._asking: set[asyncio.Task[None]] = set()
         self._listener = Listener(self.socket_path, self._serve)
