@@ -27,7 +27,8 @@ FAST = 0.001  # inputs that take less than this are sent ahead, so that a worker
 AHEAD = 0.002  # … as many as make up this much work …
 MOST_AHEAD = 16
 STUCK = 0.005  # … and are asked back when the one before them takes this long after all
-_BEGUN = advance(advance(State.QUEUED, Event.ASSIGN), Event.START)
+_SENT = advance(State.QUEUED, Event.ASSIGN)  # looked up once: these are the steps of every input
+_BEGUN = advance(_SENT, Event.START)
 _RUNNING, _ASSIGNED, _RESTING = State.RUNNING, State.ASSIGNED, State.RESTING
 _RETURNED = int(Outcome.RETURNED)
 _TIMEOUT, _STUCK, _KILL = 1, 2, 4  # kinds of alarms; see also REST
@@ -293,7 +294,7 @@ class Placement(Attempts):
             if not seat.alarms & _TIMEOUT:
                 self._set_alarm(now + self.limits.timeout, _TIMEOUT, seat)
         else:
-            placed.step(Event.ASSIGN)
+            placed.state = _SENT
             placed.since = WAITING
             if not seat.alarms & _STUCK:
                 self._set_alarm(now + STUCK, _STUCK, seat)
@@ -321,7 +322,7 @@ class Placement(Attempts):
         if placed.since == WAITING and not placed.asked_back:
             placed.since = now
             if placed.state is _ASSIGNED:
-                placed.step(Event.START)
+                placed.state = _BEGUN
             if not seat.alarms & _TIMEOUT:
                 self._set_alarm(now + self.limits.timeout, _TIMEOUT, seat)
             if len(seat.calls) > 1 and not seat.alarms & _STUCK:
@@ -372,8 +373,9 @@ class Placement(Attempts):
         room = seats.target + self._ahead - units
         number = 0
         if room > self._ahead // 2:
-            share = len(queue) // max(len(seats.by_number), 1) + 1
-            number = min(room, max(share, seats.target - units), len(queue))
+            waiting = len(queue)
+            share = waiting // len(seats.by_number) + 1
+            number = min(room, max(share, seats.target - units), waiting)
         elif units < seats.slots:
             number = 1
         for _ in range(number):
@@ -399,6 +401,8 @@ class Placement(Attempts):
                 return actions
             seat.idle_since = now
             self.wake = min(self.wake, now + self.limits.idle)
+        elif self._one_by_one:
+            return actions  # it has room for nothing, and belongs nowhere
         seats.file(seat)
         return actions
 

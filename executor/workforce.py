@@ -51,13 +51,14 @@ class Workforce:
     def _scale(self, now: float, actions: Actions) -> Actions:
         """Start the workers that are missing."""
         limits, seats = self.limits, self.seats
-        queued = len(self.queue)
-        if self._gave_up or not (queued or limits.min_workers or limits.buffer_workers):
-            return actions
-        there = len(seats.by_number)
         # One on its way out counts as there until it is gone, for what it holds is not free before.
-        most = ceiling(limits, self._waiting) - there
-        if most <= 0:
+        most = limits.max_workers - len(seats.by_number)
+        if self._waiting:
+            most += ceiling(limits, self._waiting) - limits.max_workers
+        if most <= 0 or self._gave_up:
+            return actions
+        queued = len(self.queue)
+        if not (queued or limits.min_workers or limits.buffer_workers):
             return actions
         idle = len(seats.idle)
         room = (idle * seats.target + len(seats.room)) * (limits.batch or 1)
