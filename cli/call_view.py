@@ -155,59 +155,50 @@ def attempts(one: dict[str, Any]) -> str:
 
 def tree_lines(inputs: Sequence[dict[str, Any]], root: str, now_ms: int) -> Iterator[Line]:
     """A call, what its inputs called, and so on."""
-    by_call: dict[str, list[dict[str, Any]]] = {}
-    made: dict[str, list[str]] = {}  # input → the calls that it made
+    tree = _Tree(now_ms)
     for one in inputs:
-        if one["call"] not in by_call and one["call"] != root:
-            made.setdefault(one["parent"], []).append(one["call"])
-        by_call.setdefault(one["call"], []).append(one)
-    yield from _call(root, by_call, made, now_ms, "", "")
+        if one["call"] not in tree.by_call and one["call"] != root:
+            tree.made.setdefault(one["parent"], []).append(one["call"])
+        tree.by_call.setdefault(one["call"], []).append(one)
+    yield from tree.call(root, "", "")
 
 
-def _call(
-    call: str,
-    by_call: dict[str, list[dict[str, Any]]],
-    made: dict[str, list[str]],
-    now_ms: int,
-    first: str,
-    then: str,
-) -> Iterator[Line]:
-    inputs = by_call.get(call, [])
-    if len(inputs) == 1:
-        yield from _input(inputs[0], f"{call} {title(inputs[0])}", by_call, made, now_ms, first, then)
-        return
-    if not inputs:
-        yield ((first, "dim"), call, ("  no inputs", "dim"))
-        return
-    over = sum(is_over(one) for one in inputs)
-    yield ((first, "dim"), f"{call} {title(inputs[0])}  ", (f"{over}/{len(inputs)} inputs", "dim"))
-    told = sorted(inputs, key=lambda one: (one["input"] not in made, one["state"] == "returned", one["index"]))
-    shown = sorted(told[:MOST_OF_ONE_CALL], key=lambda one: int(one["index"]))
-    hidden = told[MOST_OF_ONE_CALL:]
-    for one in shown:
-        last = one is shown[-1] and not hidden
-        yield from _input(one, f"#{one['index']} {one['input']}", by_call, made, now_ms, *_branch(then, last))
-    if hidden:
-        states = [str(one["state"]) for one in hidden]
-        summed = ", ".join(f"{states.count(state)} {state.replace('_', ' ')}" for state in dict.fromkeys(states))
-        yield ((f"{_branch(then, last=True)[0]}and {len(hidden)} more: {summed}", "dim"),)
+class _Tree:
+    """`first` stands before the first line of what is told, `then` before the others."""
 
+    def __init__(self, now_ms: int) -> None:
+        self.by_call: dict[str, list[dict[str, Any]]] = {}
+        self.made: dict[str, list[str]] = {}  # input → the calls that it made
+        self._now_ms = now_ms
 
-def _input(
-    one: dict[str, Any],
-    name: str,
-    by_call: dict[str, list[dict[str, Any]]],
-    made: dict[str, list[str]],
-    now_ms: int,
-    first: str,
-    then: str,
-) -> Iterator[Line]:
-    spent = took(one, "started_ms", now_ms)
-    again = f", {one['attempts']} attempts" if one.get("attempts", 0) > 1 else ""
-    yield ((first, "dim"), f"{name}  ", state_of(one), (f"  {spent}{again}", "dim"))
-    children = made.get(one["input"], [])
-    for child in children:
-        yield from _call(child, by_call, made, now_ms, *_branch(then, child == children[-1]))
+    def call(self, call: str, first: str, then: str) -> Iterator[Line]:
+        inputs = self.by_call.get(call, [])
+        if len(inputs) == 1:
+            yield from self._input(inputs[0], f"{call} {title(inputs[0])}", first, then)
+            return
+        if not inputs:
+            yield ((first, "dim"), call, ("  no inputs", "dim"))
+            return
+        over = sum(is_over(one) for one in inputs)
+        yield ((first, "dim"), f"{call} {title(inputs[0])}  ", (f"{over}/{len(inputs)} inputs", "dim"))
+        told = sorted(inputs, key=lambda one: (one["input"] not in self.made, one["state"] == "returned", one["index"]))
+        shown = sorted(told[:MOST_OF_ONE_CALL], key=lambda one: int(one["index"]))
+        hidden = told[MOST_OF_ONE_CALL:]
+        for one in shown:
+            last = one is shown[-1] and not hidden
+            yield from self._input(one, f"#{one['index']} {one['input']}", *_branch(then, last))
+        if hidden:
+            states = [str(one["state"]) for one in hidden]
+            summed = ", ".join(f"{states.count(state)} {state.replace('_', ' ')}" for state in dict.fromkeys(states))
+            yield ((f"{_branch(then, last=True)[0]}and {len(hidden)} more: {summed}", "dim"),)
+
+    def _input(self, one: dict[str, Any], name: str, first: str, then: str) -> Iterator[Line]:
+        spent = took(one, "started_ms", self._now_ms)
+        again = f", {one['attempts']} attempts" if one.get("attempts", 0) > 1 else ""
+        yield ((first, "dim"), f"{name}  ", state_of(one), (f"  {spent}{again}", "dim"))
+        children = self.made.get(one["input"], [])
+        for child in children:
+            yield from self.call(child, *_branch(then, child == children[-1]))
 
 
 def _branch(then: str, last: bool) -> tuple[str, str]:

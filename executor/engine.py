@@ -46,14 +46,13 @@ from .underway import UnderWay
 from .uses import Uses
 from .volumes import Volumes
 from .worker import package
-from .worker.frames import Flag, Outcome
+from .worker.frames import Outcome
 from .worker.host import Place
 from .worker.logs import Line
 from .workplace import Folders
 
 log = logging.getLogger("slipway")
 
-_MORE = int(Flag.MORE)  # the flag itself takes long to test
 DAY_MS = 86_400_000
 CALLS_KEPT_MS = 30 * DAY_MS  # how long the record of a call stays
 FORGET_EVERY = 3600.0  # seconds

@@ -99,7 +99,7 @@ _INPUT = (
     "number, call, place, earlier + attempts, losses, worker, submitted_ms, started_ms, finished_ms, outcome, reason"
 )
 _FAILED = "(raised > 0 OR timed_out > 0 OR lost > 0)"
-# What a state means of a call; None of "queued" and "running", which only who feeds the workers can tell apart.
+# What a state means of a call. Only who feeds the workers can tell "queued" and "running" apart.
 STATES = {
     "open": "finished_ms IS NULL",
     "queued": "finished_ms IS NULL",
