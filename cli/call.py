@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from slipway.dsl.errors import InvalidError
+from slipway.dsl.errors import InvalidError, NotFoundError
 
 from .call_view import FAILED, call_lines, counts, done, exact, input_lines, is_over, list_lines, title, tree_lines
 from .commands import close_to
@@ -47,12 +47,14 @@ def call() -> None:
     """Call a function of a deployed app and print its result; or see to calls that were made.
 
     JSON is a list of arguments, or an object of named ones. With --json behind it the result is JSON, with --spawn the
-    call goes on by itself, and its id is printed. A call is named by its id, fc-…; one of its inputs, in-…, will do.
+    call goes on by itself, and its id is printed. A method, APP.CLASS.METHOD, is called on an object with the defaults
+    of its class. A call is named by its id, fc-…; one of its inputs, in-…, will do.
 
     \b
     Examples:
       slipway call search.search '["compress a file"]'
       slipway call search.search '{"query": "compress a file"}'
+      slipway call search.Model.embed '["a text"]'
       slipway call list --state failed
       slipway call show fc-19f1c2b3a40001
     """
@@ -64,29 +66,53 @@ def call() -> None:
 @click.option("--spawn", is_flag=True, help="Don't wait: print the id of the call, which goes on.")
 @click.pass_context
 def call_function(ctx: click.Context, arguments: str, as_json: bool, spawn: bool) -> None:
-    """Call this function of a deployed app and print its result."""
-    function = ctx.info_name or ""  # the word that stands where a command's name does
-    app, _, name = function.rpartition(".")
-    if not app or not name:
-        raise InvalidError(f"{function!r} names no function", hint="Write APP.FUNCTION, for example: search.query")
+    """Call this function, or method, of a deployed app and print its result; of a generator, each item as it comes."""
     args, kwargs = _arguments(arguments)
-    from slipway import Function
-
+    found, yields = _look_up(ctx.info_name or "")  # the word that stands where a command's name does
     from .run import called
 
-    found = Function.from_name(app, name)
+    if spawn and yields:
+        raise InvalidError(f"{ctx.info_name} is a generator, whose items nobody keeps", hint="Leave --spawn out.")
     if spawn:
         ident = called(found.spawn, args, kwargs).object_id
         click.echo(json.dumps(ident) if as_json else ident)
         return
+
+    def tell(result: Any) -> None:
+        if as_json:
+            click.echo(_as_json(result))
+        elif result is not None or yields:
+            show_result(result)
+
+    def take(*args: Any, **kwargs: Any) -> None:
+        for item in found.remote_gen(*args, **kwargs):
+            tell(item)
+
     try:
-        result = called(found.remote, args, kwargs)
+        result = called(take if yields else found.remote, args, kwargs)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the call was given up") from None
-    if as_json:
-        click.echo(_as_json(result))
-    elif result is not None:
-        show_result(result)
+    if not yields:
+        tell(result)
+
+
+def _look_up(said: str) -> tuple[Any, bool]:
+    """The function or method that APP.FUNCTION or APP.CLASS.METHOD names, and whether it is a generator."""
+    app, _, name = said.rpartition(".")
+    if not app or not name:
+        raise InvalidError(f"{said!r} names no function", hint="Write APP.FUNCTION, for example: search.query")
+    from slipway import Cls, Function
+
+    with connect() as link:
+        try:
+            reply = link.request("function.open", {"app": app, "function": name})
+            return Function.from_name(app, name), bool(reply["is_generator"])
+        except NotFoundError:
+            above, _, cls = app.rpartition(".")
+            if not above:
+                raise
+        reply = link.request("function.open", {"app": above, "function": cls, "member": name})
+        return getattr(Cls.from_name(above, cls)(), name), bool(reply["is_generator"])
 
 
 def _arguments(text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:

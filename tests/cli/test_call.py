@@ -123,7 +123,7 @@ def test_states_have_their_colours() -> None:
 # --- what is asked ------------------------------------------------------------------------------------
 
 
-def test_a_function_is_called_with_json(slipway: Slipway, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_function_is_called_with_json(engine: FakeEngine, slipway: Slipway, monkeypatch: pytest.MonkeyPatch) -> None:
     class Spawned:
         object_id = "fc-77"
 
@@ -136,6 +136,7 @@ def test_a_function_is_called_with_json(slipway: Slipway, monkeypatch: pytest.Mo
         def spawn(*_: Any) -> Any:
             return Spawned
 
+    engine.replies["function.open"] = lambda _: {"channel": 1, "is_generator": False}
     monkeypatch.setattr("slipway.dsl.function.Function.from_name", lambda app, name: Looked)
     assert json.loads(slipway("call", "a.b.f", '[1, "x"]').out) == {"args": [1, "x"], "kwargs": {}}
     assert json.loads(slipway("call", "a.f", '{"x": 1}', "--json").out) == {"args": [], "kwargs": {"x": 1}}

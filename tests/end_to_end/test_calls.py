@@ -50,6 +50,10 @@ class Scaled:
     @slipway.method()
     def times(self, x):
         return self.factor * x
+
+    @slipway.method()
+    def each(self, n):
+        yield from range(0, n * self.factor, self.factor)
 """
 
 
@@ -90,6 +94,15 @@ print(slipway.Cls.from_name("callers", "Scaled")(factor=3).times.remote(5))
 print(Function.from_id(double.hydrate().object_id).with_options(timeout=30).remote(3))
 """
     assert said(deployed, program) == ["[2, 8, [0, 2, 4], 10]", "15", "6"]
+
+
+def test_methods_and_generators_are_called_on_the_command_line(deployed: Machine) -> None:
+    assert deployed.run("call", "callers.Scaled.times", "[7]").out == "7\n"
+    assert deployed.run("call", "callers.Scaled.each", '{"n": 3}', "--json").out == "0\n1\n2\n"
+    assert deployed.run("call", "callers.count", "[2]").out == "0\n1\n"
+    assert "a generator" in deployed.run("call", "callers.count", "[2]", "--spawn", code=1).err
+    assert "has no method tims" in deployed.run("call", "callers.Scaled.tims", "[2]", code=1).err
+    assert "no app other is deployed" in deployed.run("call", "other.Scaled.times", "[2]", code=1).err
 
 
 WAITS = """
