@@ -19,6 +19,8 @@ def _prepare_path(code: str, user: str) -> None:
 
     sys.path.remove(lib)
     sys.path.append(lib)
+    # Programs that the user's code starts find both, too.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (user, os.environ.get("PYTHONPATH"), lib)))
 
 
 if __name__ == "__main__":

@@ -110,7 +110,12 @@ def test_a_worker_takes_many_inputs_and_keeps_its_globals(home: ModelHome) -> No
 @rule("1.14 is_local", "8.21")
 def test_is_local_is_false_in_the_worker_alone(home: ModelHome) -> None:
     assert slipway.is_local() is True
-    assert home.app("calls").locality.remote() == {"worker": False, "fork": True, "spawn": True}
+    assert home.app("calls").locality.remote() == {
+        "worker": False,
+        "fork": True,
+        "spawn": True,
+        "program": True,
+    }
 
 
 @rule("1.14 ids")
