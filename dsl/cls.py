@@ -9,11 +9,12 @@ from .errors import ExecutionError
 from .function import Function
 from .later import Later
 from .origin import here, invalid, text_argument
+from .scaled import Varying
 from .session import worker_app
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Unpack
+    from typing import Self
 
     from .app import App
     from .declaration import Concurrency, Origin
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
     from .image import Image
     from .instance import LocalInstance
     from .options import FunctionSettings
-    from .variant import Value, Variant, VariantArguments
+    from .variant import Value, Variant
 
 
-class Cls:
+class Cls(Varying):
     """A class of an app. Called with its parameters it makes an object, whose methods run in workers of their own.
 
     >>> from slipway.dsl.app import App
@@ -106,30 +107,8 @@ class Cls:
 
     # --- variants -------------------------------------------------------------------------------------
 
-    def with_options(self, **options: Unpack[VariantArguments]) -> Cls:
-        """The class with other options, and so with workers of its own.
-
-        >>> Cls.from_name("search", "Model").with_options(gpu="A100", max_containers=2)
-        <Cls Model of search>
-        """
-        from . import variant
-
-        return self._varied(variant.with_options(self.variant, **options))
-
-    def with_concurrency(self, *, max_inputs: int, target_inputs: int | None = None) -> Cls:
-        """The class with so many inputs at once in each worker, as `@slipway.concurrent` says it."""
-        from . import variant
-
-        return self._varied(variant.with_concurrency(self.variant, max_inputs=max_inputs, target_inputs=target_inputs))
-
-    def with_batching(self, *, max_batch_size: int, wait_ms: int) -> Cls:
-        """The class with the inputs of its one method in batches, as `@slipway.batched` says it."""
-        from . import variant
-
-        return self._varied(variant.with_batching(self.variant, max_batch_size=max_batch_size, wait_ms=wait_ms))
-
-    def _varied(self, variant: Variant | None) -> Cls:
-        return Cls(
+    def _varied(self, variant: Variant) -> Self:
+        return type(self)(
             name=self.name,
             app=self.app,
             app_name=self.app_name,
@@ -347,7 +326,7 @@ class Method(Function[..., Any, Any]):
         raw = super().here(what)
         return self._obj._slipway.instance.bound(raw) if what == "local" else raw
 
-    def _varied(self, variant: Variant) -> Function[..., Any, Any]:
+    def _varied(self, variant: Variant) -> Self:
         cls = self.name
         raise invalid(
             f"{self.title} is a method, and the workers of {cls} serve all of its methods",

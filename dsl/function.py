@@ -12,18 +12,18 @@ from .calls import Local, Remote, RemoteGen, Spawn, Way, a_generator, no_generat
 from .errors import ExecutionError, InvalidError
 from .later import Later
 from .origin import here, invalid, origin_of, text_argument
-from .scaled import Scaled
+from .scaled import Scaled, Varying
 from .session import FunctionRef, Session, current_session, the_runner, worker_app
 
 if TYPE_CHECKING:
-    from typing import Unpack
+    from typing import Self
 
     from .app import App
     from .declaration import Batching, Concurrency, EndpointDecl, Origin
     from .image import Image
     from .maps import ForEach, Map, SpawnMap, SpawnTogether, StarMap
     from .options import FunctionSettings
-    from .variant import Variant, VariantArguments
+    from .variant import Variant
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,7 +33,7 @@ L = TypeVar("L")
 _VARARGS = 0x04  # as in `inspect`, which takes longer to import than all of this
 
 
-class Function(Scaled, Generic[P, R, L]):
+class Function(Scaled, Varying, Generic[P, R, L]):
     """A function of an app. `f.remote(x)` runs it in a worker, `f.local(x)` right here; `f(x)` alone says so.
 
     >>> from slipway.dsl.app import App
@@ -199,25 +199,7 @@ class Function(Scaled, Generic[P, R, L]):
 
     # --- variants -------------------------------------------------------------------------------------
 
-    def with_options(self, **options: Unpack[VariantArguments]) -> Function[P, R, L]:
-        """The function with other options, and so with workers of its own."""
-        from . import variant
-
-        return self._varied(variant.with_options(self.variant, **options))
-
-    def with_concurrency(self, *, max_inputs: int, target_inputs: int | None = None) -> Function[P, R, L]:
-        """The function with so many inputs at once in each worker, as `@slipway.concurrent` says it."""
-        from . import variant
-
-        return self._varied(variant.with_concurrency(self.variant, max_inputs=max_inputs, target_inputs=target_inputs))
-
-    def with_batching(self, *, max_batch_size: int, wait_ms: int) -> Function[P, R, L]:
-        """The function with its inputs in batches, as `@slipway.batched` says it."""
-        from . import variant
-
-        return self._varied(variant.with_batching(self.variant, max_batch_size=max_batch_size, wait_ms=wait_ms))
-
-    def _varied(self, variant: Variant) -> Function[P, R, L]:
+    def _varied(self, variant: Variant) -> Self:
         varied = object.__new__(type(self))
         own = {name: value for name, value in vars(self).items() if not isinstance(value, Way) and name != "autoscaler"}
         varied.__dict__.update(own)  # but for what calls this one

@@ -1,4 +1,4 @@
-"""What functions and objects of classes have in common: workers, which can be looked at and told how many to be."""
+"""What functions, classes and their objects have in common: workers, which can be looked at, counted and varied."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from .errors import DeprecationError
 from .origin import here
 
 if TYPE_CHECKING:
+    from typing import Self, Unpack
+
     from .autoscaler import Autoscaler, FunctionStats
     from .session import FunctionRef, Session
+    from .variant import Variant, VariantArguments
 
 
 class Scaled:
@@ -100,3 +103,35 @@ class Scaled:
         session, ref = self.target("hydrate")
         session.ask_of(ref, "function.stats", {})
         return self
+
+
+class Varying:
+    """A function or class that can be had with other options, and so with workers of its own.
+
+    >>> from slipway.dsl.cls import Cls
+    >>> Cls.from_name("search", "Model").with_options(gpu="A100", max_containers=2)
+    <Cls Model of search>
+    """
+
+    variant: Variant | None
+
+    def with_options(self, **options: Unpack[VariantArguments]) -> Self:
+        """The same with other options. What isn't given, or None, stays as it is."""
+        from . import variant  # here, since a worker's start is to be quick
+
+        return self._varied(variant.with_options(self.variant, **options))
+
+    def with_concurrency(self, *, max_inputs: int, target_inputs: int | None = None) -> Self:
+        """The same with so many inputs at once in each worker, as `@slipway.concurrent` says it."""
+        from . import variant
+
+        return self._varied(variant.with_concurrency(self.variant, max_inputs=max_inputs, target_inputs=target_inputs))
+
+    def with_batching(self, *, max_batch_size: int, wait_ms: int) -> Self:
+        """The same with its inputs (of a class, those of its one method) in batches, as `@slipway.batched` says it."""
+        from . import variant
+
+        return self._varied(variant.with_batching(self.variant, max_batch_size=max_batch_size, wait_ms=wait_ms))
+
+    def _varied(self, variant: Variant) -> Self:
+        raise NotImplementedError
