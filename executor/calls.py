@@ -26,7 +26,7 @@ from .worker.wire import NO_FD
 
 T = TypeVar("T")
 KEEP_LONGER = "To keep results longer: keep_results below [calls] in config.toml."
-_ID = re.compile(r"(?:fc|in)-([0-9a-f]{1,16})")
+_ID = re.compile(r"(?:fc|in)-([0-7]?[0-9a-f]{1,15})")  # what a database takes for a number
 IN_MEMFD = 1 << 20  # bytes from which on a result is passed on as a descriptor
 MOST_LISTED = 10_000
 _SCALE: dict[str, type] = {

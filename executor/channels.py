@@ -161,6 +161,10 @@ class Channels:
         target = scope.channels.get(frame.channel)
         if target is None:
             _refuse(scope, frame, fd, Outcome.LOST, b"channel %d was not opened" % frame.channel)
+        elif frame.id in scope.calls:  # of two calls with one id neither could be given up
+            _refuse(scope, frame, fd, Outcome.LOST, b"call %d of this connection is under way" % frame.id)
+        elif frame.call >> 63:  # no database takes it
+            _refuse(scope, frame, fd, Outcome.LOST, b"%d is not the number of an input" % frame.call)
         elif target.refused:
             _refuse(scope, frame, fd, Outcome.CANCELLED, CANCELLED)
         elif target.trouble:

@@ -479,3 +479,25 @@ async def test_what_can_t_be_called_says_why(desk: Desk) -> None:
     await desk.ask("destroy", app="shop")
     gone = await desk.answer(desk.call(channel, 1))
     assert gone.outcome == Outcome.LOST and b"no app shop is deployed" in bytes(gone.payload)
+
+
+@with_a_desk
+async def test_numbers_that_can_t_be_are_refused_and_nothing_else_with_them(desk: Desk) -> None:
+    channel = await desk.open("double")
+    idents = [desk.call(channel, 1, flags=Flag.DURABLE, parent=parent) for parent in (0, 1 << 63, 0)]
+    answers = [await desk.answer(ident) for ident in idents]
+    assert [answer.outcome for answer in answers] == [Outcome.RETURNED, Outcome.LOST, Outcome.RETURNED]
+    assert b"9223372036854775808 is not the number of an input" in bytes(answers[1].payload)
+
+
+@with_a_desk
+async def test_a_second_call_of_one_id_is_refused_for_the_first_could_not_be_given_up_then(desk: Desk) -> None:
+    (pipe,) = desk.pipes(1)
+    channel = await desk.open("gate")
+    held = desk.call(channel, pipe)
+    begun = await desk.begun(pipe)
+    desk.engine.channels.call(desk.scope, Frame(Kind.CALL, held, b"", channel), NO_FD)
+    refused = desk.answers.pop(held)
+    assert refused.outcome == Outcome.LOST and b"is under way" in bytes(refused.payload)
+    os.close(begun)
+    assert (await desk.answer(held)).outcome == Outcome.RETURNED

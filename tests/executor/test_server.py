@@ -102,7 +102,10 @@ async def test_a_request_that_is_none_is_refused_in_words(tmp_path: Path) -> Non
         ({"method": "plan", "declaration": []}, "'declaration' is list, expected dict"),
         ({"method": "plan", "declaration": {}, "secrets": {"a": {"KEY": 1}}}, "the secret a is not"),
         ({"method": "app.logs", "app": "x", "tail": "all"}, "'tail' is str, expected int"),
-        ({"method": "app.logs", "app": "x", "tail": 10**30}, "no app x has run here"),
+        ({"method": "app.logs", "app": "x", "tail": 2**63 - 1}, "no app x has run here"),
+        ({"method": "call.get", "call": "fc-1", "index": 2**63}, "9223372036854775808 in a request is out of range"),
+        ({"method": "call.wait", "call": "fc-1", "timeout_ms": -(10**400)}, "in a request is out of range"),
+        ({"method": "call.show", "call": "fc-ffffffffffffffff"}, "'fc-ffffffffffffffff' is not the id of a call"),
         ({"method": "destroy", "app": "x", "volumes": [1]}, "not all names"),
     )
     async with served(tmp_path) as place, place.peer() as peer:
