@@ -6,11 +6,12 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 
 from slipway.dsl.errors import Error, InternalError
 
 from .store.call_writes import Accepted, CallWrites, Entry, Written
-from .store.payloads import NO_FD, Kept, PayloadFiles
+from .store.payloads import NO_FD, Kept, PayloadFiles, Unreadable
 
 log = logging.getLogger("slipway")
 
@@ -36,6 +37,7 @@ class Journal:
         self._keeping: asyncio.Task[None] | None = None
         self._ending = False
         self._room: list[Callable[[], None]] = []
+        self._coming = 0  # payloads of new inputs that wait to be kept
         self.backlog = 0  # bytes of payloads that wait to be written
 
     def add(self, entry: Entry, then: Then) -> None:
@@ -50,17 +52,20 @@ class Journal:
             self._writing = asyncio.get_running_loop().create_task(self._write_all())
 
     async def settled(self) -> None:
-        """Wait until everything that was added before is written."""
-        while self._keeping is not None:
-            await asyncio.wait((self._keeping,))
+        """Wait until everything that came in before is written, or refused; not for what is tried again."""
+        while self._coming:
+            looked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._room.append(partial(_settle, looked))
+            await looked
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._put(None, lambda _written: None if written.done() else written.set_result(None))
+        self._put(None, lambda _written: _settle(written))
         await written
 
     def keep(self, thing: Kept, then: Callable[[Error | None], None]) -> None:
         """Have a file written, and its descriptor (if any) closed; `then` hears when it is on disk, or why not."""
         self._kept.append((thing, then))
         self.backlog += len(thing.data)
+        self._coming += thing.kind == "in"
         if self._keeping is None:
             self._keeping = asyncio.get_running_loop().create_task(self._keep_all())
 
@@ -101,44 +106,57 @@ class Journal:
                 await asyncio.sleep(AGAIN)
         self._writing = None
 
-    def _tell(
-        self, batch: list[tuple[Entry | None, Then]], written: Written | Error
-    ) -> list[tuple[Entry | None, Then]]:
-        again = []
+    def _tell(self, batch: list[Item], written: Written | Error) -> list[Item]:
+        again: list[Item] = []
         for entry, then in batch:
             if type(entry) is Accepted:
                 self.backlog -= len(entry.payload or b"")
-            elif isinstance(written, Error):
+            elif entry is not None and isinstance(written, Error):
                 again.append((entry, then))
                 continue
             then(written)
+        self._make_room()
+        return again
+
+    def _make_room(self) -> None:
         room, self._room = self._room, []
         for act in room:
             act()
-        return again
 
     # --- files
 
     async def _keep_all(self) -> None:
         while self._kept:
             batch, self._kept = self._kept, []
-            trouble: Error | None = None
-            try:
-                await asyncio.to_thread(self._files.keep, [thing for thing, _ in batch])
-            except OSError as error:
-                log.warning("payloads could not be written down: %s", error)
-                trouble = Error(f"the payload can't be written: {error.strerror or error}", hint="Free some space.")
+            troubles = await asyncio.to_thread(self._files.keep, [thing for thing, _ in batch])
             again = []
-            for thing, then in batch:
-                if trouble is not None and thing.kind == "out" and not self._ending:
+            for (thing, then), trouble in zip(batch, troubles, strict=True):
+                if trouble is not None:
+                    log.warning("a payload could not be written down: %s", trouble)
+                left = trouble is not None and thing.kind == "out" and not isinstance(trouble, Unreadable)
+                if left and not self._ending:
                     again.append((thing, then))
                     continue
                 self.backlog -= len(thing.data)
-                if thing.kind == "in" or trouble is None:
-                    then(trouble)
+                self._coming -= thing.kind == "in"
+                if not left:
+                    then(None if trouble is None else _in_words(trouble))
                 if thing.fd != NO_FD:
                     os.close(thing.fd)
+            self._make_room()
             self._kept = again + self._kept
             if again:
                 await asyncio.sleep(AGAIN)
         self._keeping = None
+
+
+def _settle(waited: asyncio.Future[None]) -> None:
+    if not waited.done():
+        waited.set_result(None)
+
+
+def _in_words(trouble: OSError) -> Error:
+    why = trouble.strerror or str(trouble)
+    if isinstance(trouble, Unreadable):
+        return Error(f"the payload can't be read: {why}")
+    return Error(f"the payload can't be written: {why}", hint="Free some space.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import struct
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -248,7 +247,7 @@ class Ledger:
             reason = _summary(frame, fd) if frame.outcome else ""
             if fd != NO_FD or length > IN_ROW:
                 thing = Kept(entry.given.number, "out", bytes(frame.payload), fd, length)
-                self._journal.keep(thing, lambda _: self._end(entry, frame.outcome, reason, None, length))
+                self._journal.keep(thing, partial(self._kept, entry, frame.outcome, reason, length))
             else:
                 self._end(entry, frame.outcome, reason, bytes(frame.payload))
             return
@@ -259,6 +258,12 @@ class Ledger:
             self._end(entry, entry.outcome, entry.reason or reason)
         else:
             self._end(entry, frame.outcome, reason)
+
+    def _kept(self, entry: Entry, outcome: int, reason: str, size: int, trouble: Error | None) -> None:
+        if trouble is None:
+            self._end(entry, outcome, reason, None, size)
+        else:
+            self._end(entry, _LOST, f"its result was lost: {trouble.message}")
 
     def _end(
         self, entry: Entry, outcome: int, reason: str, result: bytes | None = None, size: int | None = None
@@ -486,9 +491,8 @@ class Ledger:
 
 
 def _summary(frame: Frame, fd: int) -> str:
-    """What was raised, in a line; "" where the worker's code has sent something else."""
-    data = bytes(frame.payload) if fd == NO_FD else os.pread(fd, SUMMARY, 0)
+    """What was raised, in a line; "" where the worker's code has sent something that can't be read."""
     try:
-        return failure.summary(data)
-    except struct.error:
+        return failure.summary(bytes(frame.payload) if fd == NO_FD else os.pread(fd, SUMMARY, 0))
+    except OSError:
         return ""

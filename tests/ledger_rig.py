@@ -144,7 +144,7 @@ class Rig:
         self.deployed = True
         self.limits = PoolLimits(max_workers=2, retries=RETRIES, timeout=TIMEOUT, give_up_after=None)
         self._seal = Seal(b"k" * 32)
-        patch.setattr("slipway.executor.dispatch.start_worker", self._start_worker)
+        patch.setattr("slipway.executor.lives.start_worker", self._start_worker)
         self._life = 0
         self.run(self.open())
 

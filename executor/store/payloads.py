@@ -5,8 +5,9 @@ They are not blobs: no two inputs share one, so no digest is computed and none i
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,11 @@ from slipway.executor.disk import sync, sync_all_beside
 IN_ROW = 8 * 1024  # bytes; what is bigger lies in a file
 MANY = 16  # files from which on one call that syncs all of a file system beats one for each
 NO_FD = -1
+NO_SOURCE = frozenset({errno.EBADF, errno.EINVAL, errno.EISDIR, errno.ESPIPE})  # for a descriptor that is no such file
+
+
+class Unreadable(OSError):
+    """What is to be kept can't be read from the descriptor that came with it: it is of no use to try again."""
 
 
 class Kept(NamedTuple):
@@ -34,20 +40,35 @@ class PayloadFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def keep(self, things: Iterable[Kept]) -> None:
-        """Write files, and have the disk write them, before anybody says that they are there. A file is never written
-        to twice: somebody may be reading the one of before."""
-        paths = []
-        for thing in things:
-            path = self.path(thing.number, thing.kind)
+    def keep(self, things: Sequence[Kept]) -> list[OSError | None]:
+        """Write files, and have the disk write them, before anybody says that they are there: for each, what went
+        wrong. A file is never written to twice: somebody may be reading the one of before."""
+        troubles = [self._write(thing) for thing in things]
+        written = [self.path(thing.number, thing.kind) for thing, no in zip(things, troubles, strict=True) if not no]
+        try:
+            self._sync(written)
+        except OSError as error:
+            return [trouble or error for trouble in troubles]
+        return troubles
+
+    def _write(self, thing: Kept) -> OSError | None:
+        path = self.path(thing.number, thing.kind)
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 _fill(fd, thing)
+            except BaseException:
+                path.unlink()  # half of it would take room that others need
+                raise
             finally:
                 os.close(fd)
-            paths.append(path)
+        except OSError as error:
+            return error
+        return None
+
+    def _sync(self, paths: list[Path]) -> None:
         if len(paths) > MANY:
             sync_all_beside(self._folder)
             return
@@ -83,6 +104,9 @@ class PayloadFiles:
 
 
 def _fill(to: int, thing: Kept) -> None:
+    size = thing.length if thing.fd != NO_FD else len(thing.data)
+    if size:
+        os.posix_fallocate(to, 0, size)  # where there is no room for all of it, none is taken from others
     if thing.fd == NO_FD:
         view = memoryview(thing.data)
         while view.nbytes:
@@ -90,7 +114,12 @@ def _fill(to: int, thing: Kept) -> None:
         return
     at = 0
     while at < thing.length:
-        sent = os.sendfile(to, thing.fd, at, thing.length - at)
+        try:
+            sent = os.sendfile(to, thing.fd, at, thing.length - at)
+        except OSError as error:
+            if error.errno in NO_SOURCE:
+                raise Unreadable(error.errno, error.strerror) from error
+            raise
         if not sent:
-            raise OSError("the payload is shorter than was said")
+            raise Unreadable(errno.ENODATA, "it is shorter than was said")
         at += sent

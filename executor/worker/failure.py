@@ -278,7 +278,9 @@ def trace(data: bytes) -> str:
 
 
 def _texts(data: bytes | memoryview) -> tuple[str, str, int]:
-    """The two texts, and where the pickle begins."""
+    """The two texts, and where the pickle begins; "" where a worker's code has sent something else."""
+    if len(data) < _LENGTHS.size:
+        return "", "", 0
     first, second = _LENGTHS.unpack_from(data)
     middle = _LENGTHS.size + first
     end = middle + second

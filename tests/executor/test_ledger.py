@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -17,13 +18,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from ledger_rig import CRASHED, KEY, KILLED, TIMEOUT, Rig
 
 from slipway.dsl.errors import InvalidError, NotFoundError
-from slipway.executor import feeder
+from slipway.executor import feeder, ledger
 from slipway.executor.feeder import QueueKey
 from slipway.executor.intake import Fresh
 from slipway.executor.ports import Exit
 from slipway.executor.store.payloads import IN_ROW
 from slipway.executor.waits import FINISHED
-from slipway.executor.worker.frames import Outcome
+from slipway.executor.worker.frames import Flag, Frame, Kind, Outcome
+from slipway.executor.worker.wire import NO_FD
 
 
 @pytest.fixture
@@ -81,6 +83,51 @@ def test_descriptors_are_copied_in_both_directions(rig: Rig) -> None:
     rig.do(lambda: worker.answer(Outcome.RETURNED, b"", memfd(b"result"), 6))
     wait_until(rig, lambda: not rig.ledger.open)
     assert rig.ledger.files.read(number, "out") == b"result"
+
+
+def test_a_result_that_can_t_be_read_is_lost_and_holds_up_no_other(rig: Rig, tmp_path: Path) -> None:
+    first, second = rig.spawn(), rig.spawn()
+    rig.run(rig.settle())
+    bad, good = sorted(rig.busy, key=lambda worker: worker.held[0].id)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    rig.do(lambda: bad.answer(Outcome.RETURNED, b"", folder, 100))
+    rig.do(lambda: good.answer(Outcome.RETURNED, bytes(IN_ROW + 1)))
+    wait_until(rig, lambda: not rig.ledger.open)
+    assert rig.row(first) == (Outcome.LOST, 1) and rig.row(second) == (Outcome.RETURNED, 1)
+    (found,) = rig.run(rig.state.call_reads.inputs(first, limit=1))
+    assert found.reason == "its result was lost: the payload can't be read: Invalid argument"
+
+
+def test_an_error_that_can_t_be_read_is_an_outcome_all_the_same(rig: Rig, tmp_path: Path) -> None:
+    entry = Frame(Kind.RESULT, 1, flags=int(Flag.FD), outcome=Outcome.RAISED, fd_length=100)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    assert ledger._summary(entry, folder) == ledger._summary(Frame(Kind.RESULT, 1, b"?"), NO_FD) == ""
+    os.close(folder)
+
+
+def test_a_result_without_room_waits_for_it_alone(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = 1 << 20
+    room = False
+    reserve = os.posix_fallocate
+
+    def full(fd: int, offset: int, length: int) -> None:
+        if length == large and not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        reserve(fd, offset, length)
+
+    first, second = rig.spawn(), rig.spawn()
+    rig.run(rig.settle())
+    monkeypatch.setattr("slipway.executor.journal.AGAIN", 0.0)
+    monkeypatch.setattr("slipway.executor.store.payloads.os.posix_fallocate", full)
+    one, other = sorted(rig.busy, key=lambda worker: worker.held[0].id)
+    rig.do(lambda: one.answer(Outcome.RETURNED, bytes(large)))
+    rig.do(lambda: other.answer(Outcome.RETURNED, bytes(IN_ROW + 1)))
+    wait_until(rig, lambda: rig.ledger.open == 1)
+    assert rig.row(first)[0] is None and rig.row(second) == (Outcome.RETURNED, 1)
+    assert set(rig.ledger.files.all()) == {(second, "out")}
+    room = True
+    wait_until(rig, lambda: not rig.ledger.open)
+    assert rig.row(first) == (Outcome.RETURNED, 1)
 
 
 def wait_until(rig: Rig, is_so: Callable[[], bool]) -> None:
