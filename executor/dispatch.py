@@ -36,6 +36,7 @@ from .records import Records
 from .scaling import PoolLimits
 from .templates import Template
 from .worker import failure
+from .worker.credit import Credit
 from .worker.frames import Flag, Frame, Kind, Outcome
 from .worker.host import Place
 from .worker.wire import NO_FD
@@ -180,9 +181,11 @@ class Dispatcher(Lives):
     def taken(self, number: int, count: int) -> None:
         """The consumer of a generator took so many more of its items."""
         given = self._inputs.get(number)
-        worker = given.pool.workers.get(given.worker) if given is not None else None
-        if worker is not None:
-            worker.taken(number, count)
+        if given is not None and given.credit is not None:
+            given.credit.took(count)
+            worker = given.pool.workers.get(given.worker)
+            if worker is not None:
+                worker.taken(number, count)
 
     def _on_result(self, pool: Pool, worker: int, frame: Frame, fd: int) -> None:
         now = self._time()
@@ -211,9 +214,15 @@ class Dispatcher(Lives):
     def _pass_item(self, pool: Pool, worker: int, given: Input | None, frame: Frame, fd: int) -> None:
         """An item of a generator, which does not end it; `channel` is its index."""
         if given is not None and given.worker == worker and given.pool is pool:
-            if not given.streams:
-                given.streams = True
+            if given.credit is None:
+                given.credit = Credit()
                 pool.placement.streams(given.number)
+            if not given.credit.room():  # a worker of ours waits; what it sends nevertheless would fill our memory
+                self.end_worker(pool, worker, "the worker sent more items than were asked for", graceful=False)
+                if fd != NO_FD:
+                    os.close(fd)
+                return
+            given.credit.sent(frame.fd_length or len(frame.payload))
             flags = frame.flags & (_FD | _MORE)
             given.send(Frame(_RESULT, given.ident, frame.payload, frame.channel, flags, 0, frame.fd_length), fd)
         elif fd != NO_FD:

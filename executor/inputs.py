@@ -13,6 +13,7 @@ from .worker.wire import NO_FD
 
 if TYPE_CHECKING:
     from .pool import Pool
+    from .worker.credit import Credit
 
 Send = Callable[[Frame, int], None]
 
@@ -29,6 +30,7 @@ class Input:
         "attempts",
         "awaited_by",
         "call",
+        "credit",
         "depth",
         "durable",
         "fd",
@@ -44,7 +46,6 @@ class Input:
         "send",
         "sequence",
         "started",
-        "streams",
         "submitted",
         "unsent",
         "worker",
@@ -85,7 +86,7 @@ class Input:
         self.send = send
         self.depth = 0  # how many inputs that wait for one another are above it
         self.awaited_by = 0  # the sequence of the attempt of its parent that waits for it
-        self.streams = False  # items of it were passed on
+        self.credit: Credit | None = None  # since items of it were passed on
         self.unsent = False  # a worker was chosen, and does not know of it yet
         self.submitted = 0.0
         self.started = 0.0

@@ -21,6 +21,7 @@ from slipway.executor.ports import ContainerSpec, Prepared
 from slipway.executor.runtime import gpus
 from slipway.executor.scaling import PoolLimits
 from slipway.executor.worker import failure, payload
+from slipway.executor.worker.credit import MOST_ITEMS
 from slipway.executor.worker.frames import Flag, Frame, Kind, Outcome
 from slipway.executor.worker.host import MOST_STRANGERS
 from slipway.executor.worker.wire import NO_FD
@@ -44,6 +45,22 @@ def knocks(run, number, kept):
     for stranger in strangers:
         stranger.connect(path)
     return [stranger.recv(1) for stranger in strangers[kept:]]
+
+def floods(number):
+    import socket
+    from slipway.dsl.context import input_id
+    from slipway.executor.worker.frames import Flag, Frame, Kind, pack
+    for fd in sorted(map(int, os.listdir("/proc/self/fd"))):
+        try:
+            link = socket.socket(fileno=fd)
+        except OSError:
+            continue
+        if link.family == socket.AF_UNIX:
+            break
+    link.setblocking(True)
+    ident = int(input_id.get()[3:], 16)
+    for index in range(number):
+        link.sendall(pack(Frame(Kind.RESULT, ident, b"x" * 100, index, int(Flag.MORE))))
 
 def waits(started, go_on):
     open(started, "w").close()
@@ -159,6 +176,30 @@ def test_a_worker_that_connects_without_end_and_says_nothing_is_not_let_in(run: 
     async def main(bench: Bench) -> None:
         bench.submit(1, "knocks", str(tmp_path / "run"), MOST_STRANGERS + 20, MOST_STRANGERS)
         assert await bench.result(1) == [b""] * 20
+
+    run(main)
+
+
+def test_a_worker_that_sends_items_without_end_is_ended(run: Run) -> None:
+    async def main(bench: Bench) -> None:
+        items = 0
+
+        def send(frame: Frame, fd: int) -> None:
+            nonlocal items
+            if frame.flags & Flag.MORE:
+                items += 1
+            else:
+                bench.send(frame, fd)
+
+        pool = bench.dispatcher.open_pool(pool_spec(bench.root, "floods", PoolLimits(max_workers=1)))
+        packed = payload.dump(((1_000_000,), {})).bytes()
+        bench.dispatcher.submit(input_of(bench.dispatcher, pool, Frame(Kind.CALL, 1, packed), NO_FD, send))
+        answer = await bench.answer(1)
+        assert (answer.outcome, bytes(answer.payload)) == (
+            Outcome.LOST,
+            b"the worker sent more items than were asked for",
+        )
+        assert items == MOST_ITEMS
 
     run(main)
 
