@@ -187,9 +187,9 @@ class _TemplateProcess(Worker):
 
     def _on_frame(self, frame: Frame, fd: int) -> None:
         if frame.kind == Kind.ENDED:
-            process = self.forks.pop(frame.id, None)
-            if process is not None:
-                process.ended(frame)
+            if frame.id in self.forks:
+                self.forks[frame.id].ended(frame)
+                del self.forks[frame.id]
             return
         if frame.kind == Kind.READY:
             said = json.loads(bytes(frame.payload))

@@ -140,7 +140,11 @@ class Wire:
                 if fd == NO_FD or not _holds(fd, frame.fd_length):
                     self._lost("a frame came without its payload")
                     return False
-            self.on_frame(frame, fd)
+            try:
+                self.on_frame(frame, fd)
+            except Exception:  # what nobody understands, or a bug of ours: it ends this connection and nothing else
+                log.exception("a frame could not be handled: kind %d, id %d", frame.kind, frame.id)
+                self._lost("it sent what could not be handled")
             if self.closed:
                 return False
         if len(self._fds) > MOST_LOOSE:
@@ -285,6 +289,7 @@ class Wire:
                 os.close(fd)
         self._fds.clear()
         self._out.clear()
+        self._decoder = Decoder()  # whoever holds on to the wire need not hold half a frame
         self.sock.close()
 
 

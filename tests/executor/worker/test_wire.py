@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 from collections.abc import Coroutine
@@ -137,6 +138,19 @@ def test_nonsense_closes_the_wire(data: bytes, says: str) -> None:
         theirs.close()
 
     run(main())
+
+
+def test_a_frame_that_nobody_can_handle_ends_its_connection_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        end = End(ours)
+        end.wire.on_frame = lambda frame, fd: json.loads(bytes(frame.payload))
+        theirs.sendall(pack(Frame(Kind.CALL, 7, b"x")) + pack(Frame(Kind.CALL, 8, b"x")))
+        assert await end.until_closed() == "it sent what could not be handled"
+        theirs.close()
+
+    run(main())
+    assert [record.getMessage() for record in caplog.records] == ["a frame could not be handled: kind 6, id 7"]
 
 
 def test_a_descriptor_that_is_shorter_than_it_says_is_refused() -> None:
