@@ -114,6 +114,7 @@ class Lives:
         try:
             pool.workers[number] = worker
             pool.note_start(None)
+            pool.stirred.set()
             self._act(pool, pool.placement.ready(number, self._time()))
             return await worker.wait_ended()
         finally:
