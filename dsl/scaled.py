@@ -6,7 +6,7 @@ import warnings
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from .dual import twin_of
+from .dual import Twins, twin_of
 from .errors import DeprecationError
 from .origin import here
 
@@ -39,44 +39,13 @@ class Scaled:
 
         return Autoscaler(self)
 
-    async def _update_autoscaler_aio(
-        self,
-        *,
-        min_containers: int | None = None,
-        max_containers: int | None = None,
-        buffer_containers: int | None = None,
-        scaledown_window: float | None = None,
-    ) -> None:
-        self._say_deprecated()
-        await self.autoscaler.update.aio(
-            min_containers=min_containers,
-            max_containers=max_containers,
-            buffer_containers=buffer_containers,
-            scaledown_window=scaledown_window,
-        )
-
-    @twin_of(_update_autoscaler_aio)
-    def update_autoscaler(
-        self,
-        *,
-        min_containers: int | None = None,
-        max_containers: int | None = None,
-        buffer_containers: int | None = None,
-        scaledown_window: float | None = None,
-    ) -> None:
+    @property
+    def update_autoscaler(self) -> Twins[..., None]:
         """The older name of `autoscaler.update`."""
-        self._say_deprecated()
-        self.autoscaler.update(
-            min_containers=min_containers,
-            max_containers=max_containers,
-            buffer_containers=buffer_containers,
-            scaledown_window=scaledown_window,
-        )
-
-    def _say_deprecated(self) -> None:
         place = here()
         text = f"{self.title}.update_autoscaler(...) is called {self.title}.autoscaler.update(...) now"
         warnings.warn_explicit(text, DeprecationError, place.file, place.line)
+        return self.autoscaler.update
 
     async def _get_current_stats_aio(self) -> FunctionStats:
         from .autoscaler import stats_of
