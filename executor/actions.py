@@ -85,7 +85,5 @@ class FailStart(NamedTuple):
     worker: int
 
 
-Action = (
-    Assign | AssignBatch | Start | Stop | Kill | Interrupt | Recall | Back | Again | Pass | End | FailStart
-)  # fmt: skip
+Action = Assign | AssignBatch | Start | Stop | Kill | Interrupt | Recall | Back | Again | Pass | End | FailStart
 Actions = list[Action]

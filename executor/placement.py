@@ -11,14 +11,12 @@ from collections.abc import Set
 from heapq import heappop
 from math import inf
 
-from attrs import evolve
-
 from .actions import Actions, Again, Assign, AssignBatch, Back, End, FailStart, Interrupt, Stop
 from .attempts import Attempts, lost_again
 from .lifecycle import OPEN, Event, State, advance
 from .ports import Exit
 from .retrying import MOST_LOSSES, Blame, blame
-from .scaling import PoolLimits, backoff, ceiling
+from .scaling import PoolLimits, backoff, ceiling, of_the_end
 from .seats import THREAD, WAITING, Batch, Placed, Seat
 from .worker.frames import Outcome
 
@@ -53,7 +51,7 @@ class Placement(Attempts):
     def rescale(self, limits: PoolLimits, now: float) -> Actions:
         """Other numbers of workers, and other times for them to stay; the rest of the limits is as it was."""
         if self.draining:
-            limits = evolve(limits, min_workers=0, buffer_workers=0, give_up_after=1)
+            limits = of_the_end(limits)
         self.limits = limits
         actions: Actions = []
         seats = self.seats
@@ -68,13 +66,13 @@ class Placement(Attempts):
     def drain(self, now: float) -> Actions:
         """Take no more inputs; let the workers go as soon as what is there is done."""
         self.draining = True
-        self.limits = evolve(self.limits, min_workers=0, buffer_workers=0, give_up_after=1)
+        self.limits = of_the_end(self.limits)
         return self._feed(now, [])
 
     def close(self, reason: str) -> Actions:
         """End everything now."""
         self.draining = True
-        self.limits = evolve(self.limits, min_workers=0, buffer_workers=0, give_up_after=1)
+        self.limits = of_the_end(self.limits)
         actions: Actions = []
         for placed in tuple(self.inputs.values()):
             self._end(placed, Outcome.CANCELLED, reason, actions)

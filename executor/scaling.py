@@ -68,6 +68,15 @@ def backoff(times: int) -> float:
     return float(min(FIRST_BACKOFF * 2 ** min(times - 1, 30), LAST_BACKOFF))
 
 
+def of_the_end(limits: PoolLimits) -> PoolLimits:
+    """The limits of a pool that takes no more inputs: no worker is kept, and one that can't be started is enough.
+
+    >>> of_the_end(PoolLimits(max_workers=4, min_workers=2, give_up_after=None)).min_workers
+    0
+    """
+    return evolve(limits, min_workers=0, buffer_workers=0, give_up_after=1)
+
+
 def rescaled(limits: PoolLimits, scaling: Autoscaling) -> PoolLimits:
     """The limits as the autoscaler's settings make them.
 
