@@ -11,7 +11,8 @@ from functools import partial
 from slipway.dsl.errors import Error, InternalError
 
 from .store.call_writes import Accepted, CallWrites, Entry, Written
-from .store.payloads import NO_FD, Kept, PayloadFiles, Unreadable
+from .store.payloads import Kept, PayloadFiles, Unreadable
+from .worker.wire import NO_FD
 
 log = logging.getLogger("slipway")
 

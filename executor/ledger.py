@@ -27,12 +27,12 @@ from .underway import Attempt, UnderWay
 from .waits import Waits
 from .worker import failure
 from .worker.frames import Flag, Frame, Outcome
+from .worker.payload import IN_MEMFD
 from .worker.wire import NO_FD
 
 log = logging.getLogger("slipway")
 
 SUMMARY = 4096  # bytes within which a failure says what it is
-IN_MEMFD = 1 << 20  # bytes from which on a payload is passed on as a descriptor
 _MORE = int(Flag.MORE)
 _RETURNED, _CANCELLED, _LOST = int(Outcome.RETURNED), int(Outcome.CANCELLED), int(Outcome.LOST)
 _WITH_RESULT = (_RETURNED, int(Outcome.RAISED))

@@ -13,7 +13,6 @@ from attrs import frozen
 
 SYSTEM = "system"
 STREAMS = ("stdout", "stderr", SYSTEM)
-FROM_ENGINE = 1 + STREAMS.index(SYSTEM)  # instead of the number of a stream: what is said is the engine's
 
 
 @frozen(kw_only=True)

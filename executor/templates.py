@@ -21,11 +21,10 @@ from attrs import evolve
 
 from slipway.dsl.errors import Error, InvalidError
 
-from .log_query import FROM_ENGINE
 from .ports import Container, Exit, Held, Limits, Output, Process, Stats, Terminal
 from .worker.frames import Frame, Kind
 from .worker.host import StartFailed, Worker, bring_up, say_exit, start_worker
-from .worker.logs import Line
+from .worker.logs import FROM_ENGINE, Line
 from .worker.wire import Listener
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from slipway.executor.disk import sync, sync_all_beside
+from slipway.executor.worker.wire import NO_FD
 
 IN_ROW = 8 * 1024  # bytes; what is bigger lies in a file
 MANY = 16  # files from which on one call that syncs all of a file system beats one for each
-NO_FD = -1
 NO_SOURCE = frozenset({errno.EBADF, errno.EINVAL, errno.EISDIR, errno.ESPIPE})  # for a descriptor that is no such file
 
 

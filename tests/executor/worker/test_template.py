@@ -19,7 +19,6 @@ from attrs import evolve
 from small_engine import SmallEngine, input_of, our_code, pool_spec
 
 from slipway.executor.gpu_shares import GpuShares
-from slipway.executor.log_query import FROM_ENGINE
 from slipway.executor.pool import Pool
 from slipway.executor.ports import ContainerSpec, Limits, Prepared
 from slipway.executor.runtime.gpus import Found, Gpu
@@ -27,6 +26,7 @@ from slipway.executor.scaling import PoolLimits
 from slipway.executor.worker import template
 from slipway.executor.worker.frames import Frame, Kind, Outcome
 from slipway.executor.worker.host import Hooks
+from slipway.executor.worker.logs import FROM_ENGINE
 
 CODE = """
 import asyncio, logging, os, random, signal, socket, sys
