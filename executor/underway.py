@@ -19,6 +19,8 @@ SLOTS = 1 << 12  # attempts that there is room for at first
 _NUMBER = struct.Struct("<Q")
 _REST = struct.Struct("<QQQ32p")  # attempts in all, losses, started_ms, worker
 SIZE = _NUMBER.size + _REST.size
+_HEAD = b"slipway attempts 1\n".ljust(SIZE, b"\0")  # in the place of a first slot; with other slots, another number
+_MOST = 1 << 63  # no such number was ever written
 
 
 class Attempt(NamedTuple):
@@ -40,24 +42,28 @@ class UnderWay:
         self._free: list[int] = []
 
     def left(self) -> tuple[Attempt, ...]:
-        """What the process before this one had under way. Blocks."""
+        """What the process before this one had under way; nothing where the file is of another kind. Blocks; raises
+        `Error` where it can't be read."""
         try:
             data = self._path.read_bytes()
         except FileNotFoundError:
             return ()
-        return tuple(_read(data))
+        except OSError as error:
+            raise Error(f"{self._path} can't be read: {error.strerror}", hint="Move it away.") from error
+        return tuple(_read(data)) if data.startswith(_HEAD) else ()
 
     def open(self) -> None:
         """Begin with an empty file. Blocks; raises `Error` where there is no room for it."""
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        length = (1 + SLOTS) * SIZE
         try:
-            os.posix_fallocate(fd, 0, SLOTS * SIZE)
-            self._map = mmap.mmap(fd, SLOTS * SIZE)
+            with open(self._path, "w+b", opener=_for_us_alone) as file:
+                os.posix_fallocate(file.fileno(), 0, length)
+                self._map = mmap.mmap(file.fileno(), length)
         except OSError as error:
-            raise Error(f"{self._path} can't be made: {error.strerror}", hint="Free some space.") from error
-        finally:
-            os.close(fd)
-        self._free = list(range(SLOTS - 1, -1, -1))
+            hint = "Free some space, and look at its folder's owner and mode."
+            raise Error(f"{self._path} can't be made: {error.strerror}", hint=hint) from error
+        self._map[:SIZE] = _HEAD
+        self._free = list(range(SLOTS, 0, -1))
 
     def begin(self, attempt: Attempt) -> int:
         """Note an attempt before it is sent; the slot to `end` it by."""
@@ -92,8 +98,13 @@ class UnderWay:
 
 
 def _read(data: bytes) -> Iterator[Attempt]:
-    for at in range(0, len(data) - SIZE + 1, SIZE):
+    for at in range(SIZE, len(data) - SIZE + 1, SIZE):
         (number,) = _NUMBER.unpack_from(data, at)
         if number:
             total, losses, started_ms, worker = _REST.unpack_from(data, at + _NUMBER.size)
-            yield Attempt(number, total, losses, started_ms, worker.decode(errors="replace"))
+            if max(number, total, losses, started_ms) < _MOST:
+                yield Attempt(number, total, losses, started_ms, worker.decode(errors="replace"))
+
+
+def _for_us_alone(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
