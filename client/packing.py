@@ -63,7 +63,9 @@ def unpack_result(name: str, frame: Frame, fd: int) -> Any:
     if outcome == Outcome.TIMED_OUT:
         raise FunctionTimeoutError(f"{name}: {reason}", hint="Say @app.function(timeout=...) for more time.")
     if outcome == Outcome.CANCELLED:
-        raise CallCancelled(f"the call of {name} was cancelled: {reason}")
+        said = reason.removeprefix("the call was ")
+        said = said if said.startswith("cancelled") else f"cancelled: {said}"
+        raise CallCancelled(f"the call of {name} was {said}")
     if outcome == Outcome.LOST:
         raise CallLost(f"the call of {name} was lost: {reason}")
     raise ExecutionError(f"the engine gave an outcome that this program does not know: {outcome}")
