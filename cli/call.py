@@ -141,7 +141,7 @@ def _as_json(result: Any) -> str:
 
 @call.command("list")
 @click.option("--app", metavar="APP", help="Only of this app, by its name or by the id of a run.")
-@click.option("--function", metavar="NAME", help="Only of this function or class.")
+@click.option("--function", metavar="NAME", help="Only of this function, class or Class.method.")
 @click.option("--state", type=click.Choice(STATES), help="Only such; open: queued or running.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="At most so many.")
 @json_option

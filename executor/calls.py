@@ -253,7 +253,7 @@ class Calls:
         views = [
             (row.number, call_view(row, now.get(row.number, ())))
             for row in rows.values()
-            if app in (None, row.app, row.run) and function in (None, row.function)
+            if app in (None, row.app, row.run) and function in (None, row.function, f"{row.function}.{row.method}")
             if before is None or row.number < before
         ]
         chosen = sorted((view for view in views if is_in_state(view[1], state)), key=itemgetter(0), reverse=True)

@@ -133,13 +133,14 @@ class CallReads:
         before: int | None = None,
         limit: int = 100,
     ) -> tuple[FunctionCall, ...]:
-        """Function calls, the youngest first; `app` is a name or an id, `state` one of `STATES`."""
+        """Function calls, the youngest first; `app` is a name or an id, `function` of a class may name a
+        method too, `state` is one of `STATES`."""
         wheres, values = ["TRUE"], list[str | int]()
         if app is not None:
             wheres.append("(app = ? OR run = ?)")
             values += [app, app]
         if function is not None:
-            wheres.append("function = ?")
+            wheres.append("? IN (function, function || '.' || method)")
             values.append(function)
         if state is not None:
             wheres.append(f"({STATES[state]})")

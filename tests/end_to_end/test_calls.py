@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -100,6 +101,8 @@ def test_methods_and_generators_are_called_on_the_command_line(deployed: Machine
     assert deployed.run("call", "callers.Scaled.times", "[7]").out == "7\n"
     assert deployed.run("call", "callers.Scaled.each", '{"n": 3}', "--json").out == "0\n1\n2\n"
     assert deployed.run("call", "callers.count", "[2]").out == "0\n1\n"
+    for function, calls in (("Scaled", 2), ("Scaled.times", 1), ("Scaled.none", 0)):
+        assert len(json.loads(deployed.run("call", "list", "--function", function, "--json").out)) == calls
     assert "a generator" in deployed.run("call", "callers.count", "[2]", "--spawn", code=1).err
     assert "has no method tims" in deployed.run("call", "callers.Scaled.tims", "[2]", code=1).err
     assert "no app other is deployed" in deployed.run("call", "other.Scaled.times", "[2]", code=1).err
