@@ -52,7 +52,7 @@ class Function(Scaled, Varying, Generic[P, R, L]):
 
     get_web_url = Later("Function.get_web_url")
     keep_warm = Later("Function.keep_warm", "Use f.autoscaler.update(min_containers=...).")
-    stats = Later("Function.stats")
+    stats = Later("Function.stats", "Use f.get_current_stats().")
 
     def __init__(
         self,

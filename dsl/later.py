@@ -10,10 +10,10 @@ from .origin import invalid
 class Later:
     """A method that comes with a later release. Reading it is fine, calling it says what to do instead.
 
-    >>> Later("Function.spawn").aio()
+    >>> Later("Image.publish").aio()
     Traceback (most recent call last):
     ...
-    slipway.dsl.errors.InvalidError: ...: Function.spawn is not in this release of Slipway
+    slipway.dsl.errors.InvalidError: ...: Image.publish is not in this release of Slipway
     """
 
     __slots__ = ("hint", "what")
