@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,7 +17,7 @@ from .call_views import attempt_view, call_view, in_graph, input_view, is_in_sta
 from .channels import VARIANT, Scope, Target
 from .engine import Emit, Engine
 from .feeder import Site
-from .inputs import call_id
+from .inputs import Input, call_id
 from .scaling import PoolLimits, rescaled
 from .store.call_reads import STATES, FunctionCall, Result
 from .waits import FINISHED, SEALED
@@ -174,7 +174,7 @@ class Calls:
         """What is written of a call; None where nothing is yet. Raises `NotFoundError` where nothing will be."""
         row = await self._reads.call(call)
         if row is None and not self._engine.channels.is_open(call):
-            raise NotFoundError(f"no call {call_id(call)} is known here", hint="What is known: slipway call list")
+            raise _unknown(call_id(call))
         return row
 
     async def seal(self, scope: Scope, params: dict[str, Any], _emit: Emit) -> dict[str, Any]:
@@ -264,11 +264,7 @@ class Calls:
         start, limit = max(params.get("start", 0), 0), min(max(params.get("limit", 100), 1), MOST_LISTED)
         await self._engine.recorded()
         here = self._engine.calls_under_way().get(call, ())
-        row = await self._reads.call(call)
-        if row is None and here:
-            row = unwritten(here, self._engine.at_ms)
-        if row is None:
-            raise NotFoundError(f"no call {call_id(call)} is known here", hint="What is known: slipway call list")
+        row = await self._known(call, here)
         found = {one.place: one for one in await self._reads.inputs(call, start=start, limit=limit + 1)}
         running = {given.index: given for given in here}
         indexes = sorted(found.keys() | {index for index in running if index >= start})
@@ -290,12 +286,7 @@ class Calls:
         call = await self._call(params)
         await self._engine.recorded()
         now, at_ms = self._engine.calls_under_way(), self._engine.at_ms
-        row = await self._reads.call(call)
-        if row is None and call in now:
-            row = unwritten(now[call], self._engine.at_ms)
-        if row is None:
-            raise NotFoundError(f"no call {call_id(call)} is known here", hint="What is known: slipway call list")
-        level: list[FunctionCall] = [row]
+        level = [await self._known(call, now.get(call, ()))]
         inputs: list[dict[str, Any]] = []
         while level and len(inputs) < MOST_LISTED:
             numbers: set[int] = set()
@@ -321,7 +312,7 @@ class Calls:
         row = await self._reads.call(call)
         here = self._engine.calls_under_way().get(call, ())
         if row is None and not here and not self._engine.channels.is_open(call):
-            raise NotFoundError(f"no call {call_id(call)} is known here", hint="What is known: slipway call list")
+            raise _unknown(call_id(call))
         queued = running = 0
         for given in here:
             if not given.durable:
@@ -336,6 +327,13 @@ class Calls:
     async def retry(self, _scope: Scope, params: dict[str, Any], _emit: Emit) -> dict[str, Any]:
         return {"inputs": await self._ledger.retry(await self._call(params))}
 
+    async def _known(self, call: int, here: Sequence[Input]) -> FunctionCall:
+        """What is known of a call whose inputs in memory these are. Raises `NotFoundError`."""
+        row = await self._reads.call(call)
+        if row is None and not here:
+            raise _unknown(call_id(call))
+        return row or unwritten(here, self._engine.at_ms)
+
     async def _call(self, params: dict[str, Any]) -> int:
         """The number of the function call that is meant, by its own id or that of an input."""
         said = params["call"]
@@ -348,8 +346,13 @@ class Calls:
         await self._engine.recorded()
         call = await self._reads.call_of(number)
         if call is None:
-            raise NotFoundError(f"no input {said} is known here", hint="What is known: slipway call list")
+            raise _unknown(said)
         return call
+
+
+def _unknown(ident: str) -> NotFoundError:
+    what = "input" if ident.startswith("in-") else "call"
+    return NotFoundError(f"no {what} {ident} is known here", hint="What is known: slipway call list")
 
 
 def number_of(ident: str) -> int:
