@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pickle
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from attrs import evolve
-from small_engine import SmallEngine, input_of, our_code, pool_spec
+from dispatch_rig import Bench, Run, runner
+from small_engine import input_of, pool_spec
 
 from slipway.compiler.nodes import FunctionSpec
 from slipway.dsl.declaration import Autoscaling, Batching, Concurrency, Resources
@@ -69,73 +67,9 @@ def waits(started, go_on):
 """
 
 
-class Bench:
-    """A dispatcher and what its calls answered."""
-
-    def __init__(self, engine: SmallEngine, root: Path) -> None:
-        self.engine = engine
-        self.dispatcher = engine.dispatcher
-        self.root = root
-        self.answers: dict[int, Frame] = {}
-        self.changed = asyncio.Event()
-        self.over = engine.over
-
-    def send(self, frame: Frame, fd: int) -> None:
-        if fd != NO_FD:
-            os.close(fd)
-        self.answers[frame.id] = frame
-        self.changed.set()
-
-    def submit(self, ident: int, function: str, *args: Any, limits: PoolLimits | None = None) -> int:
-        pool = self.dispatcher.open_pool(pool_spec(self.root, function, limits or PoolLimits(max_workers=1)))
-        packed = payload.dump((args, {}))
-        if packed.size < payload.IN_MEMFD:
-            frame, fd = Frame(Kind.CALL, ident, packed.bytes()), NO_FD
-        else:
-            frame, fd = Frame(Kind.CALL, ident, flags=int(Flag.FD), fd_length=packed.size), packed.memfd()
-        given = input_of(self.dispatcher, pool, frame, fd, self.send)
-        self.dispatcher.submit(given)
-        return given.number
-
-    async def answer(self, ident: int) -> Frame:
-        while ident not in self.answers:
-            self.changed.clear()
-            await self.changed.wait()
-        return self.answers[ident]
-
-    async def result(self, ident: int) -> Any:
-        frame = await self.answer(ident)
-        assert frame.outcome == Outcome.RETURNED
-        return pickle.loads(bytes(frame.payload))
-
-
-@asynccontextmanager
-async def opened(home: Path, root: Path) -> AsyncIterator[Bench]:
-    engine = SmallEngine(home, our_code())
-    try:
-        yield Bench(engine, root)
-    finally:
-        await engine.close()
-
-
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[[Callable[[Bench], Awaitable[None]]], SmallEngine]:
-    root = tmp_path / "tree"
-    (root / "root").mkdir(parents=True)
-    (root / "root" / "app.py").write_text(CODE)
-
-    def run(main: Callable[[Bench], Awaitable[None]]) -> SmallEngine:
-        async def whole() -> SmallEngine:
-            async with opened(tmp_path, root) as bench:
-                await main(bench)
-            return bench.engine
-
-        return asyncio.run(asyncio.wait_for(whole(), 30))
-
-    return run
-
-
-Run = Callable[[Callable[[Bench], Awaitable[None]]], SmallEngine]
+def run(tmp_path: Path) -> Run:
+    return runner(tmp_path, CODE)
 
 
 def test_answers_and_records(run: Run) -> None:
