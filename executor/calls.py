@@ -153,9 +153,14 @@ class Calls:
             return Answer(frame._replace(payload=found.reason.encode()))
         if found.size is None:
             return Answer(frame._replace(payload=found.result or b""))
-        if found.size < IN_MEMFD:
-            return Answer(frame._replace(payload=await asyncio.to_thread(self._ledger.files.read, found.number, "out")))
-        fd = await asyncio.to_thread(self._ledger.files.open, found.number, "out")
+        files, where = self._ledger.files, (found.number, "out", found.size)
+        try:
+            if found.size < IN_MEMFD:
+                return Answer(frame._replace(payload=await asyncio.to_thread(files.read, *where)))
+            fd = await asyncio.to_thread(files.open, *where)
+        except OSError as error:
+            path = files.path(found.number, "out")
+            raise Error(f"the result of {call_id(call)} can't be read: {path}: {error.strerror}") from None
         return Answer(frame._replace(flags=int(Flag.FD), fd_length=found.size), fd)
 
     async def _result(self, call: int, index: int) -> Result | None:

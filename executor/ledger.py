@@ -197,9 +197,9 @@ class Ledger:
         given, size = entry.given, entry.size or 0
         try:
             if size >= IN_MEMFD:
-                given.fd, given.fd_length = await asyncio.to_thread(self.files.open, given.number, "in"), size
+                given.fd, given.fd_length = await asyncio.to_thread(self.files.open, given.number, "in", size), size
             else:
-                given.payload = await asyncio.to_thread(self.files.read, given.number, "in")
+                given.payload = await asyncio.to_thread(self.files.read, given.number, "in", size)
         except OSError as error:
             entry.outcome, entry.reason = _LOST, f"its input can't be read: {error.strerror}"
             entry.dispatcher.cancel(given.number, force=True)

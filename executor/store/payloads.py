@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -77,12 +78,19 @@ class PayloadFiles:
         for folder in {path.parent for path in paths}:
             sync(folder)
 
-    def read(self, number: int, kind: str) -> bytes:
-        return self.path(number, kind).read_bytes()
+    def read(self, number: int, kind: str, size: int) -> bytes:
+        """Raises `OSError`, also where it is not as long as it was."""
+        with os.fdopen(self.open(number, kind, size), "rb") as file:
+            return file.read()
 
-    def open(self, number: int, kind: str) -> int:
-        """A descriptor to read it from, which stays good when the file is removed."""
-        return os.open(self.path(number, kind), os.O_RDONLY | os.O_CLOEXEC)
+    def open(self, number: int, kind: str, size: int) -> int:
+        """A descriptor to read it from, which stays good when the file is removed. Raises `OSError` as `read` does."""
+        fd = os.open(self.path(number, kind), os.O_RDONLY | os.O_CLOEXEC)
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_size != size:
+            os.close(fd)
+            raise OSError(errno.EIO, "the file is damaged")
+        return fd
 
     def remove(self, numbers: Iterable[int], *kinds: str) -> None:
         """Remove what there is of inputs."""

@@ -17,7 +17,7 @@ from local_runtime import LocalProcessRuntime
 
 from slipway.compiler.wire import to_wire
 from slipway.dsl.declaration import AppDecl, DebianSlim, FunctionDecl, ImageDecl, LocalSource, SourceDecl
-from slipway.dsl.errors import InvalidError, NotFoundError, OutputExpiredError
+from slipway.dsl.errors import Error, InvalidError, NotFoundError, OutputExpiredError
 from slipway.executor.calls import Answer, Pending, number_of
 from slipway.executor.channels import Scope
 from slipway.executor.engine import Engine
@@ -501,3 +501,21 @@ async def test_a_second_call_of_one_id_is_refused_for_the_first_could_not_be_giv
     assert refused.outcome == Outcome.LOST and b"is under way" in bytes(refused.payload)
     os.close(begun)
     assert (await desk.answer(held)).outcome == Outcome.RETURNED
+
+
+@pytest.mark.parametrize("size", [20_000, 2_000_000])
+def test_a_result_whose_file_is_damaged_is_said_to_be(tmp_path: Path, size: int) -> None:
+    async def main() -> None:
+        async with a_desk(tmp_path) as desk:
+            await desk.apply()
+            call = await desk.spawn(await desk.open("big"), size)
+            assert len(await desk.get(call)) == size
+            path = desk.engine.ledger.files.path(number_of(call), "out")
+            os.truncate(path, 100)
+            with pytest.raises(Error, match=f"the result of {call} can't be read: {path}: the file is damaged"):
+                await desk.get(call)
+            path.unlink()
+            with pytest.raises(Error, match="No such file or directory"):
+                await desk.get(call)
+
+    asyncio.run(asyncio.wait_for(main(), 60))

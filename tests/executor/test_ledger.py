@@ -65,7 +65,7 @@ def test_payloads_and_results_of_any_size(rig: Rig, size: int) -> None:
     wait_until(rig, lambda: not rig.ledger.open)
     found = rig.run(rig.state.call_reads.result(number, 0))
     assert found is not None
-    assert (found.result if size <= IN_ROW else rig.ledger.files.read(number, "out")) == big
+    assert (found.result if size <= IN_ROW else rig.ledger.files.read(number, "out", size)) == big
     rig.run(rig.close_tasks())
     assert {kind for _, kind in rig.ledger.files.all()} == ({"out"} if size > IN_ROW else set())
 
@@ -82,7 +82,7 @@ def test_descriptors_are_copied_in_both_directions(rig: Rig) -> None:
     assert worker.payloads[number] == b"argument" * 1000
     rig.do(lambda: worker.answer(Outcome.RETURNED, b"", memfd(b"result"), 6))
     wait_until(rig, lambda: not rig.ledger.open)
-    assert rig.ledger.files.read(number, "out") == b"result"
+    assert rig.ledger.files.read(number, "out", 6) == b"result"
 
 
 def test_a_result_that_can_t_be_read_is_lost_and_holds_up_no_other(rig: Rig, tmp_path: Path) -> None:
@@ -128,6 +128,17 @@ def test_a_result_without_room_waits_for_it_alone(rig: Rig, monkeypatch: pytest.
     room = True
     wait_until(rig, lambda: not rig.ledger.open)
     assert rig.row(first) == (Outcome.RETURNED, 1)
+
+
+@pytest.mark.parametrize("size", [IN_ROW + 1, 1 << 20])
+def test_an_input_whose_file_is_damaged_is_lost(rig: Rig, size: int) -> None:
+    numbers = [rig.spawn(bytes(size)) for _ in range(3)]  # one more than there are workers
+    wait_until(rig, lambda: len(rig.busy) == 2)
+    os.truncate(rig.ledger.files.path(numbers[2], "in"), size - 1)
+    rig.do(lambda: rig.busy[0].answer(Outcome.RETURNED))
+    wait_until(rig, lambda: rig.row(numbers[2])[0] is not None)
+    (found,) = rig.run(rig.state.call_reads.inputs(numbers[2], limit=1))
+    assert (found.outcome, found.reason) == (Outcome.LOST, "its input can't be read: the file is damaged")
 
 
 def wait_until(rig: Rig, is_so: Callable[[], bool]) -> None:
