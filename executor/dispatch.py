@@ -39,6 +39,7 @@ from .worker import failure
 from .worker.credit import Credit
 from .worker.frames import Flag, Frame, Kind, Outcome
 from .worker.host import Place
+from .worker.logs import masked
 from .worker.wire import NO_FD
 
 _FD = int(Flag.FD)
@@ -334,7 +335,7 @@ class Dispatcher(Lives):
         answer = self._drop_answer(action.number)
         reason = action.reason
         if answer is not None and not answer.flags & _FD:
-            reason = failure.summary(bytes(answer.payload))
+            reason = masked(failure.summary(bytes(answer.payload)), given.pool.spec.worker.secrets)
         given.losses += action.lost
         self._ears.on_attempt_over(given, action.outcome, reason)
         given.worker = 0  # what it says of this attempt from now on is not heard

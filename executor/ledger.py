@@ -27,6 +27,7 @@ from .underway import Attempt, UnderWay
 from .waits import Waits
 from .worker import failure
 from .worker.frames import Flag, Frame, Outcome
+from .worker.logs import masked
 from .worker.payload import IN_MEMFD
 from .worker.wire import NO_FD
 
@@ -244,7 +245,7 @@ class Ledger:
         """Write an outcome down; nobody hears of it before it is on disk."""
         if frame.outcome in _WITH_RESULT:
             length = frame.fd_length if fd != NO_FD else len(frame.payload)
-            reason = _summary(frame, fd) if frame.outcome else ""
+            reason = _summary(frame, fd, entry.given.pool.spec.worker.secrets) if frame.outcome else ""
             if fd != NO_FD or length > IN_ROW:
                 thing = Kept(entry.given.number, "out", bytes(frame.payload), fd, length)
                 self._journal.keep(thing, partial(self._kept, entry, frame.outcome, reason, length))
@@ -490,9 +491,10 @@ class Ledger:
             log.error("could not be done: %r", error, exc_info=error)
 
 
-def _summary(frame: Frame, fd: int) -> str:
+def _summary(frame: Frame, fd: int, secrets: tuple[str, ...]) -> str:
     """What was raised, in a line; "" where the worker's code has sent something that can't be read."""
     try:
-        return failure.summary(bytes(frame.payload) if fd == NO_FD else os.pread(fd, SUMMARY, 0))
+        said = failure.summary(bytes(frame.payload) if fd == NO_FD else os.pread(fd, SUMMARY, 0))
     except OSError:
         return ""
+    return masked(said, secrets)

@@ -31,6 +31,15 @@ class Line(NamedTuple):
     text: str
 
 
+def masked(text: str, secrets: tuple[str, ...]) -> str:
+    """A text that did not come through the streams, with secret values masked.
+
+    >>> masked("ValueError: bad key hunter22", ("hunter22",))
+    'ValueError: bad key ***'
+    """
+    return Splitter("", secrets).mask(text)
+
+
 class Splitter:
     r"""Bytes of both streams in, finished lines out, with secret values masked and endless lines cut.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from attrs import evolve
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -101,8 +102,21 @@ def test_a_result_that_can_t_be_read_is_lost_and_holds_up_no_other(rig: Rig, tmp
 def test_an_error_that_can_t_be_read_is_an_outcome_all_the_same(rig: Rig, tmp_path: Path) -> None:
     entry = Frame(Kind.RESULT, 1, flags=int(Flag.FD), outcome=Outcome.RAISED, fd_length=100)
     folder = os.open(tmp_path, os.O_RDONLY)
-    assert ledger._summary(entry, folder) == ledger._summary(Frame(Kind.RESULT, 1, b"?"), NO_FD) == ""
+    assert ledger._summary(entry, folder, ()) == ledger._summary(Frame(Kind.RESULT, 1, b"?"), NO_FD, ()) == ""
     os.close(folder)
+
+
+def test_what_is_on_record_of_an_error_holds_no_secret(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = rig.spec()
+    monkeypatch.setattr(rig, "spec", lambda: evolve(spec, worker=evolve(spec.worker, secrets=("ValueError: bad",))))
+    number = rig.spawn()
+    rig.run(rig.settle())
+    for _ in range(2):  # its policy allows for one more
+        rig.do(lambda: rig.busy[0].answer(Outcome.RAISED))
+        rig.run(rig.advance(1.5))
+    (found,) = rig.run(rig.state.call_reads.inputs(number, limit=1))
+    (first,) = rig.run(rig.state.call_reads.attempts([number]))
+    assert (found.reason, first.reason) == ("***", "***")
 
 
 def test_a_result_without_room_waits_for_it_alone(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
