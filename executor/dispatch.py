@@ -291,12 +291,11 @@ class Dispatcher(Lives):
             self._send(given, 0)
 
     def _send(self, given: Input, more: int) -> None:
-        fd = given.fd if given.fd == NO_FD else os.dup(given.fd)  # ours is kept: it may have to go to another
-        flags = more if fd == NO_FD else more | _FD
-        given.pool.workers[given.worker].call(
-            Frame(_CALL, given.number, given.payload, given.sequence, flags, given.method, given.fd_length, given.call),
-            fd,
-        )
+        fd, length, flags = NO_FD, 0, more
+        if given.fd != NO_FD:
+            fd, length, flags = os.dup(given.fd), given.fd_length, more | _FD  # ours is kept: it may go to another
+        frame = Frame(_CALL, given.number, given.payload, given.sequence, flags, given.method, length, given.call)
+        given.pool.workers[given.worker].call(frame, fd)
 
     def _do_assign_batch(self, pool: Pool, action: AssignBatch) -> None:
         """All that are durable are written down, then those that are left go as one."""
