@@ -123,7 +123,8 @@ class Connection:
 
     async def _within(self, seconds: float, work: Callable[[], T], discard: Callable[[T], None] = lambda _: None) -> T:
         try:
-            return await asyncio.wait_for(_in_thread(work, discard), seconds)
+            async with asyncio.timeout(seconds):  # `wait_for` of Python 3.11 can miss that it is cancelled
+                return await _in_thread(work, discard)
         except TimeoutError:
             raise _unreachable(self.address, f"no answer within {seconds:g} s") from None
 
@@ -319,7 +320,12 @@ async def _in_thread(work: Callable[[], T], discard: Callable[[T], None] = lambd
             loop.call_soon_threadsafe(settle, result, error)
 
     threading.Thread(target=main, name="docker", daemon=True).start()
-    return await future
+    try:
+        return await future
+    except asyncio.CancelledError:
+        if future.done() and not future.cancelled() and future.exception() is None:
+            discard(future.result())  # it came with the order to give it up
+        raise
 
 
 # --- what an engine answers ---------------------------------------------------------------------------

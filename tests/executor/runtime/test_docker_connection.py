@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import queue
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -137,3 +138,28 @@ def test_an_engine_that_says_nothing_does_not_hold_up_the_end(tmp_path: Path) ->
 
     with answering(tmp_path / "odd.sock", lambda _: b"") as url:
         asyncio.run(main(url))
+
+
+def test_an_order_to_give_up_is_not_lost_where_the_answer_comes_with_it() -> None:
+    """Else whoever gave the order waits for ever for what goes on; and what was opened would stay open."""
+    discarded: list[str] = []
+
+    async def main() -> None:
+        connection = Connection(lambda: DockerSettings())
+        may_end, threads = threading.Event(), queue.SimpleQueue[threading.Thread]()
+
+        def work() -> str:
+            threads.put(threading.current_thread())
+            may_end.wait()
+            return "an open socket"
+
+        asking = asyncio.create_task(connection._within(60, work, discarded.append))
+        thread = await asyncio.to_thread(threads.get)
+        may_end.set()
+        thread.join()  # its answer lies ready, and the loop hasn't seen it
+        asyncio.get_running_loop().call_soon(asking.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+    asyncio.run(main())
+    assert discarded == ["an open socket"]
