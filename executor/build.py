@@ -314,7 +314,8 @@ class Builder:
         if what.timeout_ms is None:
             return await process.wait()
         try:
-            return await asyncio.wait_for(process.wait(), what.timeout_ms / 1000)
+            async with asyncio.timeout(what.timeout_ms / 1000):
+                return await process.wait()
         except TimeoutError:
             process.drain()
             return Exit(code=None)

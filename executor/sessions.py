@@ -112,7 +112,8 @@ async def _hang_up(process: Process) -> None:
     """Its user is gone: it hears so as when a terminal is closed, and is killed if it stays."""
     process.signal(signal.SIGHUP)
     try:
-        await asyncio.wait_for(process.wait(), HANG_UP)
+        async with asyncio.timeout(HANG_UP):
+            await process.wait()
     except TimeoutError:
         process.signal(signal.SIGKILL)
 

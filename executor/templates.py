@@ -360,7 +360,8 @@ class _Share(Container):
     async def stop(self, grace_ms: int) -> None:
         self._process.signal(signal.SIGTERM)
         try:
-            await asyncio.wait_for(self._process.wait(), grace_ms / 1000)
+            async with asyncio.timeout(grace_ms / 1000):
+                await self._process.wait()
         except TimeoutError:
             pass
         await self.kill()
@@ -368,7 +369,8 @@ class _Share(Container):
     async def kill(self) -> None:
         self._process.signal(signal.SIGKILL)
         try:
-            await asyncio.wait_for(self._process.wait(), LET_GO)
+            async with asyncio.timeout(LET_GO):
+                await self._process.wait()
         except TimeoutError:  # somebody has stopped the template
             await self._container.kill()
         if self._process.held is not None:

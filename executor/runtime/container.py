@@ -288,7 +288,8 @@ class NativeContainer:
     async def stop(self, grace_ms: int) -> None:
         self.send({"stop": True})
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), grace_ms / 1000)
+            async with asyncio.timeout(grace_ms / 1000):
+                await self._idle.wait()
         await self.kill()
 
     async def kill(self) -> None:

@@ -59,7 +59,8 @@ class Link:
         socket.send_fds(ours, [json.dumps({"groups": groups}).encode()], [lock])
         loop = asyncio.get_running_loop()
         try:
-            answer = json.loads(await asyncio.wait_for(loop.sock_recv(ours, 65536), START_SECONDS) or b"{}")
+            async with asyncio.timeout(START_SECONDS):
+                answer = json.loads(await loop.sock_recv(ours, 65536) or b"{}")
         except TimeoutError:
             answer = {"failed": f"no answer within {START_SECONDS} s"}
         if "ready" not in answer:

@@ -383,7 +383,8 @@ class Worker:
                 wire.close()
         if self._process is not None:
             try:
-                await asyncio.wait_for(self._process.wait(), STOP_GRACE)
+                async with asyncio.timeout(STOP_GRACE):
+                    await self._process.wait()
             except TimeoutError:
                 await self.close()
 
