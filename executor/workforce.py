@@ -8,7 +8,7 @@ from math import inf
 
 from .actions import Actions, Kill, Recall, Start, Stop
 from .lifecycle import State
-from .scaling import LAST_BACKOFF, PoolLimits, backoff, ceiling, wanted
+from .scaling import LAST_BACKOFF, MOST_WORKERS, PoolLimits, backoff, ceiling, wanted
 from .seats import WAITING, Placed, Queue, Seat, Seats
 
 FEW = 256  # alarms that are not worth looking through
@@ -52,9 +52,7 @@ class Workforce:
         """Start the workers that are missing."""
         limits, seats = self.limits, self.seats
         # One on its way out counts as there until it is gone, for what it holds is not free before.
-        most = limits.max_workers - len(seats.by_number)
-        if self._waiting:
-            most += ceiling(limits, self._waiting) - limits.max_workers
+        most = ceiling(limits, self._waiting) - len(seats.by_number)
         if most <= 0 or self._gave_up:
             return actions
         queued = len(self.queue)
@@ -63,7 +61,7 @@ class Workforce:
         idle = len(seats.idle)
         room = (idle * seats.target + len(seats.room)) * (limits.batch or 1)
         number = wanted(limits, queued=queued, room=room, ready=seats.ready, idle=idle, active=bool(self.inputs))
-        missing = min(number - seats.alive, most)
+        missing = min(number - seats.alive, most, MOST_WORKERS - len(seats.by_number))
         if missing <= 0:
             return actions
         if now < self._retry_at:
