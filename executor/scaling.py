@@ -9,6 +9,7 @@ from attrs import evolve, frozen
 
 from slipway.dsl.declaration import Autoscaling, Retries
 
+MOST_WORKERS = 10_000  # of one pool, whatever was asked for: a slip of the keyboard must not take the engine's memory
 MOST_EXTRA = 1000  # workers beyond an elastic limit: recursion without an end has to end somewhere
 FIRST_BACKOFF, LAST_BACKOFF = 0.5, 30.0
 

@@ -27,7 +27,7 @@ from slipway.executor.actions import (
 from slipway.executor.placement import GRACE, STUCK, Placement
 from slipway.executor.ports import Exit
 from slipway.executor.retrying import MOST_LOSSES
-from slipway.executor.scaling import LAST_BACKOFF, PoolLimits
+from slipway.executor.scaling import LAST_BACKOFF, MOST_WORKERS, PoolLimits
 from slipway.executor.seats import RETRIES, THREAD
 from slipway.executor.worker.frames import Outcome
 from slipway.executor.workforce import FEW
@@ -540,3 +540,9 @@ def test_alarms_of_workers_that_are_gone_do_not_pile_up() -> None:
         placement.finished(number, number - 1, Outcome.RETURNED, number)
         placement.lost(number, Exit(code=0), "done", number)
     assert len(placement._alarms) <= 2 * FEW
+
+
+def test_a_slip_of_the_keyboard_does_not_start_workers_without_end() -> None:
+    placement = new_pool(max_workers=10**12, min_workers=10**12)
+    assert len(placement.open(0.0)) == MOST_WORKERS
+    assert placement.submit(1, 0.0) == []
