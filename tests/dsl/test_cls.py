@@ -18,7 +18,7 @@ from slipway.dsl.session import Running
 
 from .conftest import LocalRunner
 
-app = slipway.App("shop")
+app = slipway.App("class-shop")  # a name that no other test has: a handle from a pickle is looked for by it
 SEEN: list[str] = []
 
 
@@ -164,7 +164,7 @@ def test_a_parameter_without_a_default_is_wanted() -> None:
 
 def test_methods_are_functions(runner: LocalRunner) -> None:
     model = MODEL(size="large")
-    assert repr(model.embed) == "<Function Model.embed of shop>" and model.embed is model.embed
+    assert repr(model.embed) == "<Function Model.embed of class-shop>" and model.embed is model.embed
     assert model.later.is_async and model.count.is_generator and not model.embed.is_generator
     with app.run() as running, pytest.raises(TypeError, match=r"the function is Model.embed\(self, text\)"):
         assert running is app
