@@ -120,23 +120,25 @@ def _names(code: CodeType) -> Iterator[str]:
 
 
 def held_by(code: Callable[..., Any] | type) -> tuple[Any, ...]:
-    """The values that a function names or closes over; of a class, those of its methods.
+    """The values that a function names or closes over; of a class, those of its methods. Handles are left out: they
+    travel as names.
 
     >>> LIMIT = 3
     >>> held_by(eval("lambda: LIMIT", {"LIMIT": 3}))
     (3,)
     """
-    functions = [code] if isinstance(code, FunctionType) else [f for f in vars(code).values() if callable(f)]
+    members = list(vars(code).values()) if isinstance(code, type) else [code]
     found: list[Any] = []
-    for function in (getattr(f, "target", f) for f in functions):
+    for function in (getattr(member, "target", member) for member in members):
         if isinstance(function, FunctionType):
             cells = inspect.getclosurevars(function).nonlocals if function.__closure__ else {}
             found += [*named_globals(function).values(), *cells.values()]
-    return tuple(found)
+    return tuple(value for value in found if not isinstance(value, HANDLES))
 
 
 # Code and handles: what they hold is found by other ways, or is not for a build to know.
-NOT_VALUES = (ModuleType, FunctionType, type, App, Function, Cls, Image, Secret, Partial, LocalEntrypoint)
+HANDLES = (App, Function, Cls, Image, Secret, Partial, LocalEntrypoint)
+NOT_VALUES = (ModuleType, FunctionType, type, *HANDLES)
 
 
 def plain_globals(function: Callable[..., Any]) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:

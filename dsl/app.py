@@ -281,6 +281,11 @@ class App:
         return next((found for parent in self._parents if (found := parent.running) is not None), None)
 
     @property
+    def whole(self) -> App:
+        """The app that this one is part of: itself, where no other includes it."""
+        return self._parents[-1].whole if self._parents else self
+
+    @property
     def app_id(self) -> str | None:
         """The id of the running app; None when it isn't running."""
         running = self.running

@@ -173,7 +173,7 @@ class Cls(Varying):
     def __reduce__(self) -> tuple[Any, ...]:
         app = self.app
         running = (app.running or worker_app()) if app is not None else None
-        named = running.app_id if running else self.app_name or (app.name if app is not None else None) or ""
+        named = running.app_id if running else self.app_name or (app.whole.name if app is not None else None) or ""
         if app is None and self._user_class is not None and (worker := worker_app()) is not None:
             named = worker.app_id  # a class that came to this worker by value
         return _restore, (named, self.name, self.variant)

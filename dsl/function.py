@@ -315,7 +315,7 @@ class Function(Scaled, Varying, Generic[P, R, L]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         running = (self.app.running if self.app else None) or (worker_app() if self.app else None)
-        app = running.app_id if running else self.app_name or (self.app.name if self.app else None) or ""
+        app = running.app_id if running else self.app_name or (self.app.whole.name if self.app else None) or ""
         known = self._is_generator if self._raw is None else self.is_generator
         declared = self.app.name if self.app else None
         return restore, (app, self.name, self.method, self.variant, known, declared)

@@ -334,6 +334,34 @@ def h(): ...
     ]
 
 
+def test_modules_that_a_function_by_value_lacks_are_named(load: Load) -> None:
+    """Of those that it uses itself; what handles stand for travels as a name."""
+    module, file = load(
+        "app",
+        helpers="def help(): ...",
+        unused="",
+        other='app = slipway.App("other")\n@app.function()\ndef there(): ...\n',
+        app="""
+import helpers, unused
+from other import there
+app = slipway.App("a")
+@app.function(serialized=True)
+def plain(): return helpers.help()
+@app.function(serialized=True)
+def calls(): return there.remote()
+@app.cls(serialized=True)
+class Model:
+    @slipway.method()
+    def work(self): return helpers.help()
+""",
+    )
+    decl, _ = declare(module.app, file=file)
+    assert [(f.address, f.summary) for f in decl.faults] == [
+        ("function plain", "plain uses the module helpers, which its workers don't have"),
+        ("class Model", "Model uses the module helpers, which its workers don't have"),
+    ]
+
+
 def test_all_that_cannot_be_found_is_said_at_once(load: Load) -> None:
     module, file = load(
         "app",

@@ -35,15 +35,22 @@ app = slipway.App("whole").include(common.app)
 @app.function()
 def both(x): return common.fetch.remote(x), common.Store().get.remote(x)
 
+def make(fetch, store):
+    @app.function(serialized=True)
+    def by_value(x): return fetch.remote(x), store.get.remote(x)
+    return by_value
+
+by_value = make(common.fetch, common.Store())
+
 @app.local_entrypoint()
-def main(): print(*both.remote(1))
+def main(): print(*both.remote(1), *by_value.remote(2))
 """
 
 
 @rule("1.1 include", "8.19")
 def test_an_app_that_includes_another_has_its_functions_and_not_its_entrypoints(home: ModelHome) -> None:
     folder = home.write({"app.py": WHOLE, "common.py": COMMON})
-    assert home.slipway(folder, "run", "app.py").out == "fetched 1 stored 1\n"
+    assert home.slipway(folder, "run", "app.py").out == "fetched 1 stored 1 fetched 2 stored 2\n"
     assert "common_main" in home.slipway(folder, "run", "app.py::common_main", code=1).err
 
 
