@@ -40,11 +40,8 @@ UNFIT = {"antigravity", "this", "idlelib", "test", "turtle", "turtledemo"}
 def main(query: str = "parse command line options") -> None:
     names = [name for name in sorted(sys.stdlib_module_names) if not name.startswith("_") and name not in UNFIT]
     documents: list[Document] = []
-    for name, found in zip(names, extract.map(names, return_exceptions=True), strict=True):
-        if isinstance(found, Exception):
-            print(f"skipped {name}: {found}")
-        else:
-            documents += found
+    for found in extract.map(names):
+        documents += found
     print(index.remote(documents))
     print(f"\nThe five best for {query!r}:")
     for score, name, summary in search.remote(query):
@@ -56,10 +53,14 @@ def main(query: str = "parse command line options") -> None:
 
 @app.function()
 def extract(name: str) -> list[Document]:
-    """The documented objects of a module and its submodules. A module of another system raises ImportError."""
+    """The documented objects of a module and its submodules; none of a module that is for another system."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated modules say so when they are imported
-        return [document for module in modules_of(name) for document in documents_of(module)]
+        try:
+            return [document for module in modules_of(name) for document in documents_of(module)]
+        except ImportError as error:
+            print(f"skipped: {error}")
+            return []
 
 
 def modules_of(name: str) -> Iterator[ModuleType]:
