@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from slipway.dsl.calls import a_generator, no_generator
+from slipway.dsl.calls import a_class, a_generator, no_generator
 from slipway.dsl.session import FunctionRef
 
 from .packing import calling_input
@@ -54,6 +54,8 @@ class Channels:
         return channel
 
     def _keep(self, key: Key, function: FunctionRef, reply: Mapping[str, Any], verb: str) -> int:
+        if reply.get("is_class") and verb:
+            raise a_class(function.title)
         channel = int(reply["channel"])
         generator = bool(reply.get("is_generator"))
         (self._generators if generator else self._returning)[key] = channel
@@ -88,6 +90,8 @@ class Channels:
 
 
 def _together(function: FunctionRef, reply: Mapping[str, Any], verb: str) -> Together:
+    if reply.get("is_class"):
+        raise a_class(function.title)
     if reply.get("is_generator"):
         raise a_generator(function.title, verb)
     return Together(int(reply["channel"]), str(reply.get("call", "")))

@@ -32,6 +32,13 @@ def no_generator(title: str) -> InvalidError:
     return invalid(f"{title} is no generator, so it has no items to give", hint=f"Use {title}.remote(...).")
 
 
+def a_class(title: str) -> InvalidError:
+    """That a class isn't called, but methods of its objects are."""
+    return invalid(
+        f"{title} is a class, not a function", hint=f"Use Cls.from_name(..., {title!r})().METHOD.remote(...)."
+    )
+
+
 class Way:
     """One way to call a function."""
 

@@ -106,6 +106,7 @@ class Calls:
     async def open_function(self, scope: Scope, params: dict[str, Any], _emit: Emit) -> dict[str, Any]:
         number, target = await self._engine.channels.open(scope, params)
         reply = {"channel": number, "is_async": target.is_async, "is_generator": target.is_generator}
+        reply |= {"is_class": True} if target.trouble else {}
         return reply | ({"call": call_id(target.call)} if target.call else {})
 
     async def close_function(self, scope: Scope, params: dict[str, Any], _emit: Emit) -> dict[str, Any]:

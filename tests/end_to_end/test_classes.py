@@ -110,7 +110,7 @@ def test_what_a_deployed_class_does_not_have_is_said_when_it_is_used(machine: Ma
         "Cls.from_name('shop', 'Model')(sise='x').say": "Model() has no parameter 'sise'",
         "Cls.from_name('shop', 'Model')(size=3).say": "the parameter is of type str, this is of type int",
         "Cls.from_name('nowhere', 'Model')().say": "no app nowhere",
-        "Function.from_name('shop', 'Model')": "it is a class",
+        "Function.from_name('shop', 'Model')": "Model is a class, not a function",
     }
     for use, said in uses.items():
         program = (
