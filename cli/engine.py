@@ -58,9 +58,9 @@ def down(now: bool) -> None:
         return
     with link:
         running = sum(entry.get("running", 0) for entry in link.request("status", {}).get("apps", ()))
-        if running and not now:
-            say(f"Waiting for {count(running, 'call')} to end. Not to wait: slipway down --now")
         try:
+            if running and not now:
+                say(f"Waiting for {count(running, 'call')} to end. Not to wait: slipway down --now")
             engine_client.stop(link, drain=not now)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("interrupted; the engine goes on") from None
